@@ -151,7 +151,7 @@ def test_a_public_page_needs_consent(run, service):
         ran = run(*command, "--dashboard", "0.0.0.0:0")
         assert ran.code == Exit.USAGE
         (error,) = ran.errors
-        assert error.startswith("dashboard.listen (on the command line): lets other machines read the page: ")
+        assert error.startswith("--dashboard: lets other machines read the page: ")
     ran = run("backfill", *DAYS, "--dashboard", "127.0.0.1:0", "--set", "dashboard.listen=127.0.0.1:0")
     assert ran.errors == ["--dashboard: cannot be combined with --set dashboard.listen"]
     assert run("verify", "--dashboard", "127.0.0.1:0").errors == ["--dashboard: needs --repair"]

@@ -304,6 +304,11 @@ MESSAGES = [
         "[metrics]\nlisten = '::1:9464'",
         'metrics.listen: expected a host and a port, such as "127.0.0.1:9464", got "::1:9464"',
     ),
+    ("[metrics]\nlisten = '127.0.0.1:65536'", 'metrics.listen: the port must be at most 65535, got "127.0.0.1:65536"'),
+    (
+        "[dashboard]\nlisten = 'localhost'",
+        'dashboard.listen: expected a host and a port, such as "127.0.0.1:8766", got "localhost"',
+    ),
     ("[metrics]\nlisten = '[::]:9464'", f'metrics.listen: {PUBLIC_RULE}, got "[::]:9464"'),
     ("[metrics]\nlisten = '0.0.0.0:9464'", f'metrics.listen: {PUBLIC_RULE}, got "0.0.0.0:9464"'),
     ("[dashboard]\nlisten = '0.0.0.0:8765'", f'dashboard.listen: {PUBLIC_PAGE_RULE}, got "0.0.0.0:8765"'),
@@ -831,7 +836,9 @@ def test_another_kind_of_proxy_is_rejected(here: Path, proxy: str) -> None:
 
 def test_a_ca_file_must_exist(here: Path) -> None:
     """A missing certificate file is a config error, not an error of the first request."""
-    assert faults(here, "[api]\nca_file = '/nope.pem'") == ["api.ca_file: the file does not exist"]
+    assert faults(here, "[api]\nca_file = '/nope.pem'") == [
+        "api.ca_file: the file does not exist, or this user cannot reach it"
+    ]
     file = here / "ca.pem"
     file.touch()
     assert read(here, f"[api]\nca_file = '{file}'").api.ca_file == file

@@ -31,7 +31,7 @@ from asyncexport.core.diagnosis import (
     warned,
 )
 from asyncexport.ledger import LedgerReader, hold, lock_holder
-from asyncexport.run.diagnosis import diagnose
+from asyncexport.run.diagnosis import diagnose, settings_check
 from asyncexport.run.segments import segments
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests import raw_server
@@ -71,6 +71,11 @@ async def checks(
             found[one.name] = one
     assert len(sent) <= most_requests
     return found
+
+
+def replace_directory(settings: asyncexport.Settings, directory: Path) -> asyncexport.Settings:
+    """Return the settings with another output directory."""
+    return settings.model_copy(update={"output": settings.output.model_copy(update={"directory": directory})})
 
 
 def faults(found: dict[str, Check]) -> list[tuple[str, Level]]:
@@ -171,7 +176,14 @@ async def test_too_many_requests_are_a_warning(tmp_path, sandbox):
 
 @pytest.mark.parametrize(
     ("hours", "trust", "level"),
-    [(0.5, "", Level.WARN), (50, "", Level.FAIL), (-50, "", Level.FAIL), (50, "service", Level.WARN)],
+    [
+        (0.5, "", Level.WARN),
+        (50, "", Level.FAIL),
+        (-50, "", Level.FAIL),
+        (50, "service", Level.WARN),
+        (50, "host", Level.WARN),
+        (0.5, "host", Level.WARN),
+    ],
 )
 async def test_a_wrong_clock_is_reported_with_its_difference(tmp_path, hours, trust, level):
     """More than a day apart would end a run with 2, unless the settings say which clock counts."""
@@ -180,6 +192,9 @@ async def test_a_wrong_clock_is_reported_with_its_difference(tmp_path, hours, tr
     assert faults(found) == [("clock", level)]
     assert ("30 min" if hours == 0.5 else "2 d 2 h") in found["clock"].message
     assert ("behind" if hours > 0 else "ahead of") in found["clock"].message
+    if level is Level.WARN:
+        used = "this one, as [api] clock says" if (hours, trust) == (50, "host") else "the service's"
+        assert found["clock"].advice.endswith(f"runs use {used}")
     assert code_of(found.values()) is (Exit.USAGE if level is Level.FAIL else Exit.DONE)
 
 
@@ -266,6 +281,53 @@ async def test_a_directory_that_cannot_be_written_is_a_failure(tmp_path, sandbox
         assert faults(found) == [("permissions", Level.FAIL)]
         assert found["permissions"].message == f"{folder} cannot be written"
         assert code_of(found.values()) is Exit.DISK
+
+
+async def test_a_folder_that_may_not_be_entered_is_a_failure(tmp_path, sandbox):
+    """A run of another user ends as it would for that user, and not with an unexpected error."""
+    settings = settings_for(sandbox.url, tmp_path, metrics={"textfile": str(tmp_path / "closed" / "in" / "x.prom")})
+    place = Path(tempfile.gettempdir())
+    for one in tmp_path.parents[:-1]:
+        if one not in (place, *place.parents):
+            one.chmod(0o755)
+    tmp_path.chmod(0o755)
+    settings.output.directory.mkdir()
+    (tmp_path / "closed" / "in").mkdir(parents=True)
+    for closed in (settings.output.directory, tmp_path / "closed"):
+        closed.chmod(0o700 if os.geteuid() == 0 else 0)
+    with without_permissions():
+        found = await checks(settings, sandbox.key, offline=True)
+        inner = await checks(
+            replace_directory(settings, tmp_path / "closed" / "in" / "exports"), sandbox.key, offline=True
+        )
+    for closed in (settings.output.directory, tmp_path / "closed"):
+        closed.chmod(0o755)
+    for one, folder in ((found, settings.output.directory), (inner, tmp_path / "closed")):
+        assert faults(one) == [("ledger", Level.FAIL), ("permissions", Level.FAIL)]
+        assert "who owns the directory" in one["ledger"].advice
+        assert one["permissions"].message == f"{folder} cannot be written"
+        assert code_of(one.values()) is Exit.DISK
+
+
+@pytest.mark.parametrize("name", ["", "missing/x.prom", "x.prom"])
+async def test_a_text_file_that_cannot_be_replaced_is_a_warning(tmp_path, sandbox, name):
+    """A run would only notice that at its end."""
+    file = tmp_path / name
+    found = await checks(
+        settings_for(sandbox.url, tmp_path, metrics={"textfile": str(file)}), sandbox.key, offline=True
+    )
+    assert faults(found) == ([] if name == "x.prom" else [("permissions", Level.WARN)])
+    if not name:
+        assert found["permissions"].message.endswith("it is not a regular file")
+
+
+def test_a_start_of_nights_in_the_future_is_a_warning():
+    """A backfill can run, but every night would end with 2."""
+    settings = asyncexport.Settings.from_layers({"nightly": {"since": "2026-02-01"}})
+    january, february = 1_767_225_600, 1_769_904_000
+    found = settings_check(settings, file="", now=january)
+    assert (found.level, "`nightly` ends with 2" in found.message) == (Level.WARN, True)
+    assert settings_check(settings, file="", now=february).level is Level.OK
 
 
 async def test_old_archives_that_others_may_read_are_a_warning(tmp_path, sandbox):

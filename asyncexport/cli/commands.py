@@ -73,7 +73,7 @@ COMMANDS: dict[str, Entry] = {
                 "--start 36h --max-duration 5h",
                 "from 36 hours ago to where settled data ends, about 26 hours ago; stop after five hours",
             ),
-            ("--start 90d --dashboard 127.0.0.1:8765", "show the status page at http://127.0.0.1:8765/ meanwhile"),
+            ("--start 90d --dashboard 127.0.0.1:8766", "show the status page at http://127.0.0.1:8766/ meanwhile"),
         ),
     ),
     "nightly": Entry(

@@ -1,11 +1,15 @@
 """The settings and the API key for one command."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncexport.core.masking import Mask, looks_secret, secrets_of_dsn, secrets_of_ping_url, secrets_of_url
 from asyncexport.errors import ConfigError, Problem, StorageError
+
+FROM_DASHBOARD = "dashboard.listen (on the command line)"
+"""The place of a problem with the value of `--dashboard`."""
 
 if TYPE_CHECKING:
     from asyncexport.cli.session import Session
@@ -45,7 +49,8 @@ def read_settings(
             file=session.invocation.config, environ=os.environ, flags=flags, working_directory=Path.cwd()
         )
     except ConfigError as error:
-        raise ConfigError([*problems, *error.problems], hint=error.hint) from error
+        named = (_as_option(one) if dashboard is not None else one for one in error.problems)
+        raise ConfigError([*problems, *named], hint=error.hint) from error
     if problems:
         raise ConfigError(problems)
     session.directory = str(settings.output.directory)
@@ -96,15 +101,22 @@ def _secrets(settings: "Settings") -> list[str]:
     ]
 
 
+def _as_option(problem: Problem) -> Problem:
+    """Name the option `--dashboard` instead of its setting."""
+    return replace(problem, place="--dashboard") if problem.place == FROM_DASHBOARD else problem
+
+
 def check_place(directory: Path) -> None:
     """Check that a directory exists or can be created.
 
     Raises:
         StorageError: the path, or one of its parents, is a file.
     """
+    from asyncexport.config.presence import is_file
+
     for path in (directory, *directory.parents):
         if os.path.lexists(path):
-            if path.is_file():
+            if is_file(path):
                 raise StorageError(
                     f"{directory} cannot be used: not a directory", hint=f"{path} is a file; choose another directory"
                 )

@@ -117,6 +117,8 @@ def _option_problems(
     into: Path | None,
     sets: list[str] | None,
 ) -> list[Problem]:
+    from asyncexport.config.presence import is_directory
+
     problems = []
     if image is not None and target is not Target.KUBERNETES:
         problems.append(Problem("--image", "is for kubernetes only"))
@@ -128,7 +130,7 @@ def _option_problems(
         problems.append(Problem("--name", "must be lower-case letters, digits and hyphens, at most 42"))
     if force and into is None:
         problems.append(Problem("--force", "needs --into"))
-    if into is not None and not into.is_dir():
+    if into is not None and not is_directory(into):
         problems.append(Problem("--into", f"{into} is not a directory"))
     for one in sets or ():
         key = one.partition("=")[0].strip()
@@ -193,8 +195,10 @@ def _deployment(
 
 def _program() -> tuple[str, ...]:
     """Return the words that start this installation."""
+    from asyncexport.config.presence import is_file
+
     script = Path(sys.executable).with_name(PROGRAM)
-    return (str(script),) if script.is_file() else (sys.executable, "-m", PROGRAM)
+    return (str(script),) if is_file(script) else (sys.executable, "-m", PROGRAM)
 
 
 def _owner(directory: Path) -> str:

@@ -1,6 +1,7 @@
 """`doctor`: check everything that a run needs, and say what to do."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from asyncexport.config import ApiKey, Settings
 
 Offline = Annotated[
-    bool, typer.Option("--offline", help="Send no request: leave out host, TLS and proxy, clock and segment.")
+    bool,
+    typer.Option("--offline", help="Send no request: leave out host, TLS and proxy, clock, organisation, segment."),
 ]
 
 NAME_COLUMNS = 13
@@ -68,7 +70,7 @@ def _settings(
     from asyncexport.run.diagnosis import settings_check
 
     file, _ = find_file(session.invocation.config, environ=os.environ, working_directory=Path.cwd(), argument="-c")
-    report(settings_check(settings, file="" if file is None else str(file)))
+    report(settings_check(settings, file="" if file is None else str(file), now=time.time()))
     return settings
 
 

@@ -90,11 +90,12 @@ def _take_over(session: Session, path: Path, source: Path, *, sync_point: str | 
     from asyncexport.config import EXAMPLE
     from asyncexport.config.hauser import LEAST_TOKEN, convert, filled_example
     from asyncexport.config.hauser_sync import SyncPoint, find_sync_point
+    from asyncexport.config.presence import exists
     from asyncexport.core.masking import Mask
 
     file, since = _read(source, sync_point)
     session.streams.hide(Mask([file.token]))
-    if path.exists() and path.samefile(source):
+    if exists(path) and path.samefile(source):
         raise ConfigError([Problem("-c", f"{path} is hauser's file")], hint="choose another name: `-c FILE`")
     if since:
         found = SyncPoint(since, "--sync-point", ())

@@ -84,7 +84,7 @@ Dashboard = Annotated[
     typer.Option(
         "--dashboard",
         metavar="HOST:PORT",
-        help="During the run, serve the status page at this address, such as 127.0.0.1:8765, and keep it up to date.",
+        help="During the run, serve the status page at this address, such as 127.0.0.1:8766, and keep it up to date.",
     ),
 ]
 Wait = Annotated[

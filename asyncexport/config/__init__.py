@@ -9,6 +9,7 @@ Importing this package loads pydantic, which is slow: commands import it when th
     load_fields     the types and rules of the fields of `[load]`
     load_model      the table `[load]`, and the tables within it
     layers          reads the file, the environment and the flags
+    presence        whether a path that a user names exists
     fault_messages  turns pydantic's errors into messages for users
     load            loads the settings and reports all faults together
     vary            settings with one key changed

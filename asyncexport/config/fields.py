@@ -20,11 +20,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema, 
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from asyncexport.config.durations import read_duration, write_duration
+from asyncexport.config.presence import is_file
 from asyncexport.core.access import Access
 from asyncexport.core.admission import BudgetScope, Prefer
 from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.exports import Format, Type
-from asyncexport.core.listen_address import ListenAddress
 from asyncexport.core.old_order import OldOrder
 from asyncexport.core.refreshing import LONGEST_AGE_DAYS
 from asyncexport.core.service.proxies import is_proxy, url_parts
@@ -208,12 +208,6 @@ def _valid_ping_url(text: str) -> str:
     return text
 
 
-def _valid_listen(text: str) -> str:
-    if text:
-        ListenAddress.read(text)
-    return text
-
-
 def _allowed_headers(headers: dict[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         if why := REFUSED_HEADERS.get(name.lower()):
@@ -236,8 +230,8 @@ def _file_named(text: str) -> Path | None:
 
 def _present_file_named(text: str) -> Path | None:
     file = _file_named(text)
-    if file is not None and not file.is_file():
-        raise ValueError("the file does not exist")
+    if file is not None and not is_file(file):
+        raise ValueError("the file does not exist, or this user cannot reach it")
     return file
 
 
@@ -335,7 +329,6 @@ Date = Annotated[str, BeforeValidator(_date_as_text), AfterValidator(_readable_d
 BaseUrl = Annotated[str, AfterValidator(_valid_base_url)]
 Proxy = Annotated[str, AfterValidator(_valid_proxy)]
 PingUrl = Annotated[str, AfterValidator(_valid_ping_url)]
-Listen = Annotated[str, AfterValidator(_valid_listen)]
 Headers = Annotated[dict[str, str], BeforeValidator(json_from_text), AfterValidator(_allowed_headers)]
 KeyFile = Annotated[Path | None, _converted_text(_file_named)]
 OutputFile = Annotated[Path | None, _converted_text(_file_named)]

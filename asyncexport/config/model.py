@@ -29,7 +29,6 @@ from asyncexport.config.fields import (
     FormatName,
     Headers,
     KeyFile,
-    Listen,
     Name,
     Number,
     OrderName,
@@ -182,12 +181,14 @@ class _ListenSettings(Table):
     Attributes:
         table: The name of the table, for messages.
         served: What is served, for messages.
+        example: An address, for messages.
     """
 
     table: ClassVar[str]
     served: ClassVar[str]
+    example: ClassVar[str]
     public: Switch = False
-    listen: Listen = ""
+    listen: Text = ""
 
     @property
     def address(self) -> ListenAddress | None:
@@ -197,7 +198,9 @@ class _ListenSettings(Table):
     @field_validator("listen")
     @classmethod
     def _require_consent(cls, listen: str, info: ValidationInfo) -> str:
-        if listen and ListenAddress.read(listen).is_public and not info.data.get("public"):
+        if not listen:
+            return listen
+        if ListenAddress.read(listen, example=cls.example).is_public and not info.data.get("public"):
             raise ValueError(
                 f"lets other machines read the {cls.served}: choose a host such as 127.0.0.1,"
                 f" or set [{cls.table}] public = true"
@@ -210,6 +213,7 @@ class MetricsSettings(_ListenSettings):
 
     table = "metrics"
     served = "metrics"
+    example = "127.0.0.1:9464"
     textfile: OutputFile = default("")
 
 
@@ -218,6 +222,7 @@ class DashboardSettings(_ListenSettings):
 
     table = "dashboard"
     served = "page"
+    example = "127.0.0.1:8766"
 
 
 class PingSettings(Table):

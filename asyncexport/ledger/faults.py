@@ -14,6 +14,8 @@ DAMAGED = "run `asyncexport verify --rebuild`: it moves the damaged ledger aside
 
 _DISK_HINT = "check that the disk has room and can be written to, then run the same command again"
 
+_OWNER_HINT = "run the command as the user who owns the directory, or check its owner and mode (`ls -ld {folder}`)"
+
 _DISK_CODES = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -80,7 +82,9 @@ def _sqlite_error(error: sqlite3.DatabaseError, path: Path) -> ExportError:
 def _system_error(error: OSError, path: Path) -> StorageError:
     place = Path(error.filename or path)
     fault = _fault(error.errno, place, path.parent.parent)
-    return fault or StorageError(f"cannot use {place}: {error.strerror or error}", hint=_DISK_HINT)
+    is_refused = error.errno in (errno.EACCES, errno.EPERM)
+    hint = _OWNER_HINT.format(folder=path.parent.parent) if is_refused else _DISK_HINT
+    return fault or StorageError(f"cannot use {place}: {error.strerror or error}", hint=hint)
 
 
 def _system_fault(code: int, path: Path) -> StorageError | None:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from asyncexport.client.clock import time_by
 from asyncexport.config import ApiKey, Settings
+from asyncexport.config.presence import existing_place, exists, is_directory, is_file
 from asyncexport.core.access import Access
-from asyncexport.core.bundles import DAY, Range
+from asyncexport.core.bundles import DAY, Range, show
 from asyncexport.core.diagnosis import MONTH_DAYS, SPARE_FACTOR, Check, Level, disk_level, failed, passed, warned
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.display import show_bytes
@@ -52,8 +53,12 @@ async def diagnose(
             yield check
 
 
-def settings_check(settings: Settings, *, file: str) -> Check:
+def settings_check(settings: Settings, *, file: str, now: float) -> Check:
     """Return the check of a configuration that has been read without a fault."""
+    since = settings.nightly.since_at(now)
+    if since is not None and since > now:
+        message = f"[nightly] since {show(since)} is in the future: `nightly` ends with {int(Exit.USAGE)}"
+        return warned("configuration", message, "set it to the first day that nightly runs should export")
     names = ", ".join(export.name for export in settings.exports)
     wants_metrics = settings.metrics.textfile is not None or settings.metrics.listen
     if wants_metrics and importlib.util.find_spec("prometheus_client") is None:
@@ -95,19 +100,19 @@ def _ledger(settings: Settings) -> Iterator[Check]:
 
 def _permissions(settings: Settings) -> Iterator[Check]:
     directory = settings.output.directory.absolute()
-    place = next(path for path in (directory, *directory.parents) if path.exists())
+    place = existing_place(directory)
     needed = [place]
     if place == directory:
         ledger = directory / ".asyncexport"
         folders = (directory / export.name for export in settings.exports)
-        needed += [path for path in (ledger, ledger / "ledger.sqlite3", ledger / "lock", *folders) if path.exists()]
+        needed += [path for path in (ledger, ledger / "ledger.sqlite3", ledger / "lock", *folders) if exists(path)]
     if refused := [path for path in needed if not _is_writable(path)]:
         advice = f"check its owner, its mode (`ls -ld {refused[0]}`) and that its file system is not read-only"
         yield failed("permissions", f"{refused[0]} cannot be written", advice, code=Exit.DISK)
         return
     textfile = settings.metrics.textfile
-    if textfile is not None and not _is_writable(textfile.absolute().parent):
-        yield warned("permissions", f"[metrics] textfile {textfile} cannot be written", "create its folder")
+    if textfile is not None:
+        yield from _textfile(textfile.absolute())
     if settings.output.chosen_access is Access.PRIVATE and has_open_archives(directory):
         advice = f"chmod -R go-rwx {directory}"
         yield warned("permissions", "older archives can be read by other users, though access is private", advice)
@@ -115,14 +120,26 @@ def _permissions(settings: Settings) -> Iterator[Check]:
     yield passed("permissions", f"{directory} {what}")
 
 
+def _textfile(path: Path) -> Iterator[Check]:
+    """Check that the file of the metrics can be replaced: a run only warns about it, when it has ended."""
+    message = f"[metrics] textfile {path} cannot be written"
+    if exists(path) and not is_file(path):
+        yield warned("permissions", f"{message}: it is not a regular file", "choose another name")
+    elif not is_directory(path.parent):
+        yield warned("permissions", message, f"create the folder {path.parent}, and let this user enter it")
+    elif not _is_writable(path.parent):
+        advice = f"let this user write to the folder (`ls -ld {path.parent}`): the file is replaced, not changed"
+        yield warned("permissions", message, advice)
+
+
 def _is_writable(path: Path) -> bool:
-    mode = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    mode = os.W_OK | os.X_OK if is_directory(path) else os.W_OK
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _disk(settings: Settings) -> Iterator[Check]:
     directory = settings.output.directory.absolute()
-    place = next(path for path in (directory, *directory.parents) if path.exists())
+    place = existing_place(directory)
     try:
         free, inodes = shutil.disk_usage(place).free, os.statvfs(place)
     except OSError as error:

@@ -145,7 +145,9 @@ def _clock(ahead: float | None, trust: ClockTrust) -> Check:
     if abs(ahead) > FAR_SECONDS and trust is ClockTrust.NEITHER:
         return failed("clock", apart, HINT, code=Exit.USAGE)
     if abs(ahead) > WORTH_A_WARNING_SECONDS:
-        return warned("clock", apart, "correct this machine's clock; runs use the service's")
+        is_hosts = abs(ahead) > FAR_SECONDS and trust is ClockTrust.HOST
+        used = "this one, as [api] clock says" if is_hosts else "the service's"
+        return warned("clock", apart, f"correct this machine's clock; runs use {used}")
     return passed("clock", "agrees with the service's")
 
 
