@@ -1,5 +1,7 @@
 """Turns archives into tables: a day of an export becomes one Parquet file, and each destination takes it from there.
 
+checked_files   archives whose hash is checked while they are read
 day_maker       what is asked of a worker that makes a day, and what it answers
+make_day        makes the Parquet file of a day
 sinks           the destinations
 """

@@ -22,11 +22,13 @@ class DayRequest:
         source: The archives.
         layout: The columns of the flat table.
         receipt: Written to the metadata of the flat file.
-        flat: Where to write the flat Parquet file.
+        flat: Where to write the flat Parquet file. Not written if the day has no rows.
         quarantine: Where to write the quarantined lines as gzip NDJSON. Not written if there are none.
         scratch: A directory for temporary files, which the caller deletes.
         memory: DuckDB's memory limit, in bytes.
         max_row: The longest row in bytes; a longer one is quarantined.
+        fields: The fields that the export asks for, as in its definition. If they lack one of the key, there is no
+            `event_id`.
     """
 
     output: Path
@@ -38,6 +40,7 @@ class DayRequest:
     scratch: Path
     memory: int = 1 << 30
     max_row: int = 64 << 20
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
