@@ -5,6 +5,7 @@ choices         the words that the settings choose from
 columns         the columns of the flat table and their kinds
 day_statement   the statement that makes the file of a day
 days            the archives of each day, and the receipt that says what a day was made from
+duckdb_sql      statements for DuckDB
 identifiers     names and texts in SQL
 reading         how archives are read
 views           the views beside each table

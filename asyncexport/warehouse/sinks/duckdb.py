@@ -1,0 +1,176 @@
+"""The destination DuckDB: a file with each table as a view over the Parquet files, or with copies of all rows.
+
+1. As views (`[load.duckdb] tables = false`) there is nothing to load: a new day is in the view as soon as its Parquet
+   file is published, and the receipts are those of the Parquet files. Views name the folder by its absolute path, so
+   that they work wherever the file is opened. After the folder has moved, the next load makes them again.
+2. As tables, each day is replaced in one transaction together with its receipt.
+3. Whoever changes the setting gets the other kind of table at the next load. What asyncexport did not make is never
+   dropped.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import duckdb
+
+from asyncexport.core.warehouse.columns import DATE, Column
+from asyncexport.core.warehouse.duckdb_sql import comments, created, insertion, one_file, over_parquet, qualified
+from asyncexport.core.warehouse.identifiers import quoted
+from asyncexport.core.warehouse.views import LOADS, TableFacts
+from asyncexport.errors import SinkError
+from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile
+from asyncexport.warehouse.sinks.sink import Sink
+
+
+class DuckDbViews:
+    """Tables as views over Parquet files.
+
+    Args:
+        file: The DuckDB file.
+        directory: The load directory, which has a folder for each table.
+        parquet: The destination Parquet, whose receipts are those of the views.
+    """
+
+    name = NAME
+
+    def __init__(self, file: DuckDbFile, *, directory: Path, parquet: Sink) -> None:
+        self._file = file
+        self._directory = directory.absolute()
+        self._parquet = parquet
+        self._columns: dict[str, tuple[Column, ...]] = {}
+        self._with_files: dict[str, bool] = {}
+
+    def receipts(self, table: str) -> Mapping[str, str]:
+        """Return the receipt of each day (`Sink`)."""
+        return self._parquet.receipts(table)
+
+    def row_counts(self, table: str) -> Mapping[str, int]:
+        """Return the rows of each day (`Sink`)."""
+        return self._parquet.row_counts(table)
+
+    def prepare(self, table: str, columns: Sequence[Column]) -> None:
+        """Make the view (`Sink`)."""
+        self._columns[table] = tuple(columns)
+        self._show(table)
+
+    def replace(self, table: str, day: str, parquet: Path | None, receipt: str) -> int:  # noqa: ARG002 - the view shows the Parquet file
+        """Return the number of rows; makes the view again after the first file has come or the last one has gone."""
+        if self._has_files(table) is not self._with_files.get(table):
+            self._show(table)
+        if parquet is None:
+            return 0
+        try:
+            with duckdb.connect() as con:
+                (rows,) = con.execute(f"SELECT count(*) FROM read_parquet({one_file(str(parquet))})").fetchall()[0]
+        except duckdb.Error as error:
+            raise SinkError(f"could not read {parquet}: {str(error).splitlines()[0]}", sink=NAME) from error
+        return int(rows)
+
+    def finish(self, table: str, facts: TableFacts) -> None:
+        """Bring the views beside the table up to date (`Sink`)."""
+        self._show(table)
+        self._file.finish(table, facts, counts_rows=True)
+
+    def close(self) -> None:
+        """Do nothing: the file is open only while it is used."""
+
+    def _has_files(self, table: str) -> bool:
+        return any((self._directory / table).glob("date=*/data.parquet"))
+
+    def _show(self, table: str) -> None:
+        has_files, columns = self._has_files(table), self._columns[table]
+        query = over_parquet(columns, str(self._directory / table), has_files=has_files)
+        self._file.show(table, query, (*columns, DATE))
+        self._with_files[table] = has_files
+
+
+class DuckDbTables:
+    """Tables with copies of all rows."""
+
+    name = NAME
+
+    def __init__(self, file: DuckDbFile) -> None:
+        self._file = file
+
+    def receipts(self, table: str) -> Mapping[str, str]:
+        """Return the receipt of each day (`Sink`)."""
+        with self._file.reading() as con:
+            if con is None or self._file.kind(con, table) != "BASE TABLE" or self._file.kind(con, LOADS) is None:
+                return {}
+            found = con.execute(f"SELECT day, receipt FROM {qualified(LOADS)} WHERE table_name = ?", [table])
+            return {str(day): str(receipt) for day, receipt in found.fetchall()}
+
+    def row_counts(self, table: str) -> Mapping[str, int]:
+        """Return the rows of each day (`Sink`)."""
+        days = self.receipts(table)
+        if not days:
+            return {}
+        with self._file.reading() as con:
+            if con is None:
+                return {}
+            found = con.execute(f'SELECT "date", count(*) FROM {qualified(table)} GROUP BY "date"').fetchall()
+        counts = {str(day): int(rows) for day, rows in found}
+        return {day: counts.get(day, 0) for day in days}
+
+    def prepare(self, table: str, columns: Sequence[Column]) -> None:
+        """Make the table, or add what it lacks (`Sink`)."""
+        wanted = (*columns, DATE)
+        if self._missing(table, wanted) == ():
+            return
+        with self._file.writing() as con:
+            if self._file.kind(con, table) == "VIEW":
+                self._file.forget_view(con, table)
+            if self._file.kind(con, table) is None:
+                con.execute(created(table, wanted))
+                added = wanted
+            else:
+                added = self._missing_in(con, table, wanted)
+                for column in added:
+                    con.execute(f"ALTER TABLE {qualified(table)} ADD COLUMN {quoted(column.name)} {column.kind.value}")
+            for statement in comments(table, added):
+                con.execute(statement)
+
+    def replace(self, table: str, day: str, parquet: Path | None, receipt: str) -> int:
+        """Replace a day (`Sink`)."""
+        with self._file.writing() as con:
+            con.execute(f'DELETE FROM {qualified(table)} WHERE "date" = CAST(? AS DATE)', [day])
+            rows = 0
+            if parquet is not None:
+                (rows,) = con.execute(insertion(table, day, str(parquet))).fetchall()[0]
+            con.execute(
+                f"INSERT OR REPLACE INTO {qualified(LOADS)} VALUES (?, CAST(? AS DATE), ?, ?, now())",
+                [table, day, receipt, rows],
+            )
+        return int(rows)
+
+    def finish(self, table: str, facts: TableFacts) -> None:
+        """Bring the views beside the table up to date (`Sink`)."""
+        self._file.finish(table, facts, counts_rows=False)
+
+    def close(self) -> None:
+        """Do nothing: the file is open only while it is used."""
+
+    def _missing(self, table: str, wanted: Sequence[Column]) -> tuple[Column, ...] | None:
+        """Return the columns that the table lacks; None if it has to be made."""
+        with self._file.reading() as con:
+            if con is None or self._file.kind(con, table) != "BASE TABLE":
+                return None
+            return self._missing_in(con, table, wanted)
+
+    def _missing_in(self, con: duckdb.DuckDBPyConnection, table: str, wanted: Sequence[Column]) -> tuple[Column, ...]:
+        found = con.execute(
+            "SELECT lower(column_name), data_type FROM information_schema.columns "
+            "WHERE table_catalog = current_database() AND table_schema = 'main' AND lower(table_name) = lower(?)",
+            [table],
+        )
+        types = {str(name): str(type_) for name, type_ in found.fetchall()}
+        for column in wanted:
+            has = types.get(column.name.lower(), column.kind.value)
+            if has != column.kind.value:
+                raise SinkError(
+                    f"could not load into the DuckDB table {table}: its column {column.name} is {has}, "
+                    f"not {column.kind.value}",
+                    sink=NAME,
+                    hint="rename the table or the column; asyncexport then makes its own",
+                )
+        return tuple(column for column in wanted if column.name.lower() not in types)

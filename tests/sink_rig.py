@@ -1,0 +1,76 @@
+"""Days as Parquet files, made from rows that a test writes down, and what a table holds, in one comparable form."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from asyncexport.core.exports import Type
+from asyncexport.core.warehouse.columns import Column, ColumnKind, Layout
+from asyncexport.core.warehouse.duckdb_sql import one_file
+from asyncexport.core.warehouse.identifiers import literal, quoted
+
+EVENTS = Layout(Type.EVENT, ("evt_price_real", "evt_tags_strs", "user_vip_bool"))
+PEOPLE = Layout(Type.INDIVIDUAL)
+
+Row = Mapping[str, Any]
+
+
+def stored_type(column: Column) -> str:
+    """Return the type of a column in a Parquet file."""
+    return "VARCHAR" if column.kind is ColumnKind.JSON else column.kind.value
+
+
+def write_parquet(path: Path, layout: Layout, rows: Iterable[Row]) -> Path:
+    """Write rows, with None for each column that a row lacks."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = [column.name for column in layout.columns]
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone='UTC'")
+        columns = ", ".join(f"{quoted(column.name)} {stored_type(column)}" for column in layout.columns)
+        con.execute(f"CREATE TABLE rows ({columns})")
+        values = [[row.get(name) for name in names] for row in rows]
+        if values:
+            con.executemany(f"INSERT INTO rows VALUES ({', '.join('?' * len(names))})", values)
+        con.execute(f"COPY rows TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+    return path
+
+
+def day_path(directory: Path, table: str, day: str) -> Path:
+    """Return where the Parquet file of a day is."""
+    return directory / table / f"date={day}" / "data.parquet"
+
+
+def event(user: int, session: int, at: str, **more: Any) -> Row:
+    """Return an event; `at` is a time such as 10:00:00 on 2026-01-01, or a complete one."""
+    start = at if len(at) > 8 else f"2026-01-01T{at}Z"
+    return {"UserId": user, "SessionId": session, "EventStart": start, "EventType": "click", **more}
+
+
+def rows_in_parquet(paths: Mapping[str, Path], columns: Iterable[Column]) -> Counter[tuple[Any, ...]]:
+    """Return the multiset of rows of several days' files, each row with its date last."""
+    found: Counter[tuple[Any, ...]] = Counter()
+    kinds = list(columns)
+    with duckdb.connect() as con:
+        con.execute("SET TimeZone='UTC'")
+        names = ", ".join(quoted(column.name) for column in kinds)
+        for day, path in paths.items():
+            con.execute(f"SELECT {names} FROM read_parquet({one_file(str(path))}, hive_partitioning = false)")
+            found.update((*comparable(row, kinds), day) for row in con.fetchall())
+    return found
+
+
+def comparable(row: Iterable[Any], columns: Iterable[Column]) -> tuple[Any, ...]:
+    """Return a row with its JSON values in one notation: names sorted, numbers as written."""
+    return tuple(
+        canonical(value) if column.kind is ColumnKind.JSON and value is not None else value
+        for value, column in zip(row, columns, strict=True)
+    )
+
+
+def canonical(text: str) -> str:
+    """Return JSON in one notation, without rounding a number."""
+    return json.dumps(json.loads(text, parse_float=str, parse_int=str), sort_keys=True)
