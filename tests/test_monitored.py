@@ -3,10 +3,12 @@
 import asyncio
 import json
 import logging
+import os
 import re
 import socket
 import urllib.request
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import asyncexport
 from asyncexport import Exit, Summary
+from asyncexport.core.summary import Tally
 from asyncexport.errors import UnauthorizedError
 from asyncexport.run.monitored import monitored, report_end
 from asyncexport.run.pings import MOST_BODY_BYTES, RunPings
@@ -259,6 +262,44 @@ def scraped(url: str) -> dict[str, float]:
         text = answer.read().decode()
     families = text_string_to_metric_families(text)
     return {one.name.removeprefix("asyncexport_"): one.value for family in families for one in family.samples}
+
+
+async def test_a_directory_whose_name_is_no_text_has_metrics(tmp_path, sandbox, caplog):
+    """Bytes that cannot be decoded are shown in hexadecimal; the text file and the server work as usual."""
+    file = tmp_path / "asyncexport.prom"
+    directory = tmp_path / os.fsdecode(b"ex\xffports")
+    flags = {"metrics__textfile": str(file), "metrics__listen": "127.0.0.1:0", "output__directory": directory}
+    summary = await asyncexport.backfill(settings_for(sandbox, tmp_path, **flags), **RANGE, key=sandbox.key)
+    assert summary.exit_code is Exit.DONE
+    assert not warnings(caplog)
+    assert read_file(file)["ledger_readable"] == 1
+    assert "ex\\\\xffports" in file.read_text(encoding="utf-8")
+
+
+async def test_a_bug_in_the_metrics_harms_no_run(tmp_path, sandbox, caplog):
+    """They are not served or written, with a warning each."""
+    settings = settings_for(sandbox, tmp_path, metrics__listen="127.0.0.1:0", metrics__textfile=str(tmp_path / "x"))
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(_Refusing())
+    spec = asyncexport.Backfill(settings.exports, 1_767_225_600, 1_767_229_200)
+
+    async def work() -> Summary:
+        return Summary("backfill", Exit.DONE, 0.0, Tally(), {}, 0, "")
+
+    assert (await monitored(settings, spec, work, key=None)).exit_code is Exit.DONE
+    loop.set_default_executor(ThreadPoolExecutor())
+    assert warnings(caplog) == [
+        "the metrics are not served: unexpected ZeroDivisionError",
+        "the metrics could not be written to [metrics] textfile: unexpected ZeroDivisionError",
+    ]
+
+
+class _Refusing(ThreadPoolExecutor):
+    """An executor whose work always fails."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        """Fail."""
+        raise ZeroDivisionError
 
 
 async def test_metrics_are_served_during_a_run(tmp_path, sandbox, caplog):

@@ -10,6 +10,7 @@ page_text         the parts of the page that need no script: the verdict, the fi
 live_changes      what became of bundles during a run, for pages that are open
 live_page         the status page during a run
 dashboard_server  serves the status page during a run
+web_server        what the servers of the page and the metrics have in common
 metrics           the metrics in Prometheus' text format
 metrics_server    serves the metrics over HTTP during a run
 alert_rules       alert rules for these metrics

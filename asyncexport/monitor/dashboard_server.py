@@ -4,14 +4,12 @@
    last one. A message is only made when the reader has taken the one before, so at most one waits; a reader that takes
    longer than `STALL_SECONDS` is dropped. It may connect again, and then gets what it missed.
 2. Messages and pages are made once for all readers, and not at all if nobody reads.
-3. Unless the address is public, the server only answers requests for a loopback name. Otherwise a page of another site
-   could have its own name resolved to this address, and read the answers.
 """
 
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -19,9 +17,9 @@ import orjson
 from aiohttp import web
 
 from asyncexport.core.listen_address import ListenAddress
-from asyncexport.core.service.urls import is_loopback
 from asyncexport.monitor.live_changes import LiveChanges
 from asyncexport.monitor.live_page import LivePages
+from asyncexport.monitor.web_server import serving
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +42,6 @@ LAST_PAGE_SECONDS = 10.0
 
 END_SECONDS = 1.0
 """How long the last message may take at the end of a run."""
-
-SHUTDOWN_SECONDS = 0.5
 
 HEADERS = {
     "Cache-Control": "no-store",
@@ -190,16 +186,6 @@ class DashboardServer:
         return b"id: %b\ndata: %b\n\n" % (name.encode(), orjson.dumps(data)), (page.version, number)
 
 
-@web.middleware
-async def refuse_other_names(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Refuse requests for a name that is not that of this machine (rule 3)."""
-    if not is_loopback(request.url.host or ""):
-        raise web.HTTPMisdirectedRequest(text="open this page with the host 127.0.0.1 or localhost\n")
-    return await handler(request)
-
-
 @asynccontextmanager
 async def serving_dashboard(address: ListenAddress, server: DashboardServer) -> AsyncIterator[str]:
     """Serve the page and yield its URL.
@@ -211,16 +197,11 @@ async def serving_dashboard(address: ListenAddress, server: DashboardServer) -> 
     Raises:
         OSError: the address cannot be used.
     """
-    app = web.Application(middlewares=[] if address.is_public else [refuse_other_names])
-    app.add_routes([web.get("/", server.front), web.get("/events", server.events)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
+    routes = [web.get("/", server.front), web.get("/events", server.events)]
     ticking = asyncio.create_task(server.tick(), name="dashboard")
     try:
-        site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
-        yield f"http://{ListenAddress(address.host, runner.addresses[0][1])}/"
+        async with serving(address, routes, what="the status page") as url:
+            yield f"{url}/"
     finally:
         ticking.cancel()
         await asyncio.wait({ticking})
-        await runner.cleanup()

@@ -1,7 +1,6 @@
 """Serves the metrics over HTTP while a run is in progress.
 
-A reader cannot delay a run: answers are short, nothing is kept for slow readers, and at the end of the run connections
-that are still open are closed after `SHUTDOWN_SECONDS`.
+A reader cannot delay a run: answers are short, and nothing is kept for slow readers.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,8 +9,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from asyncexport.core.listen_address import ListenAddress
-
-SHUTDOWN_SECONDS = 0.5
+from asyncexport.monitor.web_server import serving
 
 PAGE = """<!doctype html><title>asyncexport</title><p>The metrics are at <a href="/metrics">/metrics</a>.</p>
 """
@@ -38,14 +36,6 @@ async def serving_metrics(
     async def front(_request: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")
 
-    app = web.Application()
-    app.add_routes([web.get("/metrics", metrics), web.get("/", front)])
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, address.host, address.port)
-        await site.start()
-        port = runner.addresses[0][1]
-        yield f"http://{ListenAddress(address.host, port)}/metrics"
-    finally:
-        await runner.cleanup()
+    routes = [web.get("/metrics", metrics), web.get("/", front)]
+    async with serving(address, routes, what="the metrics") as url:
+        yield f"{url}/metrics"

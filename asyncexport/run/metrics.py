@@ -10,6 +10,7 @@ from asyncexport.config import Settings
 from asyncexport.core.admission import BudgetScope
 from asyncexport.core.bundles import ALL_TIME
 from asyncexport.core.summary import Summary
+from asyncexport.display import plain
 from asyncexport.errors import ConfigError, ExportError, Problem
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.planner import CLOCK_CHECK
@@ -46,7 +47,7 @@ def read_metrics(
 
     where, now = settings.output.directory, time_by(None, trust=settings.api.clock)
     run = None if ended is None else EndedRun(ended.command, int(ended.exit_code), now)
-    facts = MetricsFacts(str(where.absolute()), now, disk=_disk(where), ended=run)
+    facts = MetricsFacts(plain(str(where.absolute())), now, disk=_disk(where), ended=run)
     try:
         with LedgerReader(where) as ledger:
             now = time_by(ledger.recall(CLOCK_CHECK), trust=settings.api.clock)

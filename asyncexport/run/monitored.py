@@ -90,7 +90,7 @@ async def report_end(settings: Settings, spec: RunSpec, summary: Summary, pings:
         try:
             text = await asyncio.to_thread(read_metrics, settings, ended=summary)
             await asyncio.to_thread(replace_file, settings.metrics.textfile, text)
-        except ExportError as error:
+        except Exception as error:  # noqa: BLE001 - rule 1
             _warn("the metrics could not be written to [metrics] textfile", error)
     await pings.end(summary.to_dict(), is_success=ends_as_it_should(summary, spec))
 
@@ -109,12 +109,12 @@ async def _served(settings: Settings) -> AsyncIterator[None]:
             await asyncio.to_thread(read_metrics, settings)
             server = serving_metrics(address, _FreshMetrics(settings).text, content_type=METRICS_TYPE)
             url = await stack.enter_async_context(server)
-        except ExportError as error:
-            _warn("the metrics are not served", error)
         except OSError as error:
             log.warning(
                 "the metrics are not served: [metrics] listen %s cannot be used: %s", address, listen_fault(error)
             )
+        except Exception as error:  # noqa: BLE001 - rule 1
+            _warn("the metrics are not served", error)
         else:
             log.info("the metrics are served at %s", url)
         yield
@@ -139,5 +139,8 @@ class _FreshMetrics:
         return self._text
 
 
-def _warn(what: str, error: ExportError) -> None:
-    log.warning("%s: %s", what, f"{error}; {error.hint}" if error.hint else error)
+def _warn(what: str, error: Exception) -> None:
+    if isinstance(error, ExportError):
+        log.warning("%s: %s", what, f"{error}; {error.hint}" if error.hint else error)
+    else:
+        log.warning("%s: unexpected %s", what, type(error).__name__)
