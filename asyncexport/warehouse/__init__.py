@@ -2,6 +2,7 @@
 
 checked_files   archives whose hash is checked while they are read
 day_maker       what is asked of a worker that makes a day, and what it answers
+exact_path      reads an archive row by row, for what DuckDB cannot read exactly
 make_day        makes the Parquet file of a day
 sinks           the destinations
 """

@@ -1,12 +1,19 @@
 """The rules of the warehouse: which tables and days there are, and what a field of a row becomes. No IO.
 
 casting         what the text of a field becomes in its column
+cells           which texts fit a column
 choices         the words that the settings choose from
 columns         the columns of the flat table and their kinds
+csv_records     the fields of a CSV record
 day_statement   the statement that makes the file of a day
 days            the archives of each day, and the receipt that says what a day was made from
 duckdb_sql      statements for DuckDB
+exact_reader    reads the content of an archive row by row
 identifiers     names and texts in SQL
+json_text       the fields of a plain row of JSON
+odd_json        the fields of any row of JSON
+raw_rows        cuts the content of an archive into rows
 reading         how archives are read
+rows            the canonical form of a row
 views           the views beside each table
 """
