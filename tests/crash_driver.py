@@ -36,7 +36,8 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.rebuild import rebuild
 from asyncexport.run.run import export
-from asyncexport.run.spec import Backfill, Repair, RunSpec
+from asyncexport.run.spec import Backfill, Nightly, Repair, RunSpec
+from tests.exporting import OffClock
 from tests.failpoints import at_failpoints
 from tests.power_cut_fs import mount_privately
 
@@ -61,6 +62,8 @@ class Run:
         start, end: The range, in seconds since 1970.
         report: The path of the file for its report.
         repair: Whether to export the stored bundles again instead of the missing ones.
+        nightly: Whether to carry out a nightly run instead of a backfill.
+        ahead: How many seconds the clocks of the host are ahead.
         rebuild: Whether to rebuild the ledger and export nothing.
         kill_at: The failpoint at which the process kills itself: its name ("" means any) and which one of these,
             counted from 1.
@@ -76,6 +79,8 @@ class Run:
     end: int
     report: str
     repair: bool = False
+    nightly: bool = False
+    ahead: float = 0.0
     rebuild: bool = False
     kill_at: tuple[str, int] | None = None
     fail_at: tuple[str, int] | None = None
@@ -201,13 +206,17 @@ async def _export(run: Run, reporter: Reporter) -> int:
             pass
         return 0
     spec: RunSpec = Backfill(settings.exports, start=run.start, end=run.end)
+    if run.nightly:
+        spec = Nightly(settings.exports, end=run.end)
     if run.repair:
         with LedgerReader(directory) as ledger:
             stored = [
                 one for export in settings.exports for one in ledger.stored(export.name, Range(run.start, run.end))
             ]
         spec = Repair(settings.exports, tuple(stored))
-    summary = await export(settings, spec, key=ApiKey(run.key), stop=Stop(), listeners=(reporter.on_event,))
+    clock = OffClock(run.ahead, up=run.ahead)
+    listeners = (reporter.on_event,)
+    summary = await export(settings, spec, key=ApiKey(run.key), stop=Stop(), listeners=listeners, host_clock=clock)
     reporter.write({"type": "boundaries", "names": reporter.names})
     reporter.write(summary.to_dict())
     return int(summary.exit_code)

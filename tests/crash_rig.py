@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -27,7 +28,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from asyncexport.core.bundles import ALL_TIME, Bundle, Range, cut
+from asyncexport.core.bundles import ALL_TIME, Bundle, Range, cut, show
 from asyncexport.core.states import BundleRecord, Creating, Ready, Stored
 from asyncexport.errors import LedgerError
 from asyncexport.ledger import LedgerReader, present
@@ -55,6 +56,7 @@ SETTINGS: dict[str, Any] = {
     "budget": {"requests_per_minute": 600_000.0, "burst": 1000, "scope": "create"},
     "polling": {"min_interval": "10ms", "expected": "30ms"},
     "retry": {"backoff_initial": "10ms", "backoff_max": "50ms", "outage": "5s"},
+    "nightly": {"since": show(SPAN.start)},
     "export": list(EXPORTS),
 }
 """Settings for a short run: four bundles in two exports, with a budget that never delays it."""
@@ -274,6 +276,7 @@ class Scene:
             end=SPAN.end,
             report=str(self._folder / "report"),
             mount=str(mount) if disk else "",
+            ahead=self.sandbox.now - time.time(),
             **how,
         )
         states = [one.state for one in self._disk_state.records.values()]
@@ -293,6 +296,11 @@ class Scene:
         if not run.repair and not self.sandbox.behaviour.faults:
             self.findings.fetched_again += max(0, self.sandbox.counts["download"] - downloads - unstored)
         return outcome, changes
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in all archives."""
+        return sum(len(rows or ()) for rows in self._disk_state.rows.values())
 
     async def restore(self, tree: Tree) -> None:
         """Replace the output directory by what a power cut left, and inspect it."""

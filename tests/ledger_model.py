@@ -7,7 +7,7 @@ from asyncexport.core.bucket import SentRequest
 from asyncexport.core.bundles import Bundle, Range, gaps, merged
 from asyncexport.core.coverage import RecordedRange
 from asyncexport.core.parking import PAUSABLE, ParkedTimes
-from asyncexport.core.states import BundleRecord, Created, Planned, Ready, Split, State, Stored
+from asyncexport.core.states import BundleRecord, Created, FewerRows, Planned, Ready, Split, State, Stored
 
 
 class Model:
@@ -20,6 +20,7 @@ class Model:
         self.durations: list[float] = []
         self.remarks: dict[str, str] = {}
         self.parked: dict[Bundle, ParkedTimes] = {}
+        self.fewer: dict[Bundle, list[tuple[int, float]]] = {}
         self.ids: dict[tuple[type[State], str], list[Bundle]] = {}
 
     def hours(self) -> Counter[tuple[int, str, int]]:
@@ -31,11 +32,22 @@ class Model:
         if isinstance(record.state, PAUSABLE):
             known = self.parked.get(record.bundle)
             self.parked[record.bundle] = ParkedTimes(known.times + 1 if known else 1, at)
+        elif isinstance(record.state, FewerRows):
+            self.fewer.setdefault(record.bundle, []).append((record.revision, at))
         elif isinstance(record.state, Stored):
             self.parked.pop(record.bundle, None)
+            self.fewer.pop(record.bundle, None)
 
-    def _waits(self, one: BundleRecord) -> bool:
-        return isinstance(one.state, PAUSABLE) and one.bundle in self.parked
+    def _times(self, one: BundleRecord) -> ParkedTimes | None:
+        """Return how often and when a bundle was parked, if nightly runs retry it after a pause."""
+        fewer = self.fewer.get(one.bundle)
+        if one.kept and fewer:
+            return ParkedTimes(len(fewer), fewer[-1][1])
+        return self.parked.get(one.bundle) if isinstance(one.state, PAUSABLE) else None
+
+    def _refused(self, one: BundleRecord) -> set[int]:
+        """Return the revisions that had far fewer rows than the archive, which is the newest one."""
+        return {revision for revision, _ in self.fewer.get(one.bundle, ())} if one.stored is not None else set()
 
     def note_id(self, record: BundleRecord) -> None:
         """Remember the bundle of an operation or export by the service's id."""
@@ -70,6 +82,16 @@ class Model:
             and not (isinstance(one.state, Planned) and not one.stored and not list(gaps(one.bundle.range, covered)))
         )
         done = sum(isinstance(one.state, Stored) or one.kept for one in stored)
-        parked = {one.bundle: self.parked[one.bundle] for one in unfinished if self._waits(one)}
+        parked = {one.bundle: times for one in unfinished if (times := self._times(one))}
+        accepted = {one.bundle for one in unfinished if not one.kept and one.revision in self._refused(one)}
+        kept_before = {one.bundle for one in unfinished if one.kept or self._refused(one) - {one.revision}}
         split = tuple(one for one in self.within(export, span) if isinstance(one.state, Split))
-        return RecordedRange(unfinished, covered, done, parked=parked, split=split)
+        return RecordedRange(
+            unfinished,
+            covered,
+            done,
+            accepted=frozenset(accepted),
+            kept_before=frozenset(kept_before),
+            parked=parked,
+            split=split,
+        )

@@ -1599,7 +1599,7 @@ def test_status_counts_a_bundle_with_a_parked_revision_once(run, service):
 
 
 def test_a_refresh_with_far_fewer_rows_is_reported_and_accepted(run, service):
-    """Run and `status` show both row counts; only `retry --accept-fewer` exports the bundle again."""
+    """Run and `status` show both row counts; of the runs of that day, only `retry --accept-fewer` exports it again."""
     run("-q", "backfill", *DAYS)
     rows = rows_by_start(run)
     refuse(run, service)
@@ -1607,11 +1607,14 @@ def test_a_refresh_with_far_fewer_rows_is_reported_and_accepted(run, service):
     why = f"the archive was kept because the new export has far fewer rows: 0 instead of {before}"
     ran = run("status")
     assert ran.code == Exit.PARTIAL
-    assert ran.out[-3:-1] == ["  kept        1", f"                {start}: {why}"]
+    assert ran.out[-3] == "  kept        1"
+    listed, _, due = ran.out[-2].partition("; retried by the first nightly run after ")
+    assert listed == f"                {start}: {why}"
     assert "`asyncexport retry --accept-fewer` replaces the archives with new exports" in ran.hint
     status = run("--json", "status")
     (parked,) = next(record for record in status.records if record["type"] == "export")["parked"]
     assert (parked["start"], parked["reason"], parked["rows_before"], parked["rows_found"]) == (start, why, before, 0)
+    assert parked["next_try"] == due
     assert status.summary["bundles"]["already"] == 3
     assert run("--json", "plan", *DAYS).summary["bundles"] | {"planned": 4, "already": 4} == {
         **dict.fromkeys(("planned", "already"), 4),

@@ -137,6 +137,58 @@ async def test_a_refresh_with_too_few_rows_may_be_killed_at_any_write(drivers, t
     await asyncio.gather(*map(take_turns, drivers))
 
 
+FEW = replace(BEHAVIOUR, faults=(SandboxFault.parse("operation:fewer-rows,rows=2"),))
+
+EMPTY = replace(BEHAVIOUR, faults=(SandboxFault("operation", "fewer-rows"),))
+
+
+async def keep(one: Scene) -> int:
+    """Store some rows of each bundle, keep these archives in a night without rows, and return the number of rows."""
+    one.sandbox.behave(FEW)
+    assert (await one.run()).exit_code == 0
+    one.sandbox.behave(EMPTY)
+    kept = await one.run(repair=True)
+    assert (kept.exit_code, len(kept.missing)) == (3, 2)
+    one.sandbox.behave(BEHAVIOUR)
+    one.sandbox.skip(86_400)
+    return one.rows
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("recovers", [True, False], ids=["recovered", "emptied again"])
+async def test_a_night_that_exports_kept_archives_is_killed_at_any_write(drivers, totals, recovers):
+    """The next night finishes it; if the service has no rows again, no archive is replaced by fewer rows."""
+    async with scene(drivers[0]) as one:
+        await keep(one)
+        whole = await one.run(nightly=True)
+        assert whole.summary is not None
+        assert (whole.exit_code, whole.summary["refreshed"]["changed"]) == (0, 4)
+        writes = Writes(whole)
+        assert "rename:before" in writes.kinds
+
+    async def take_turns(driver: Driver) -> None:
+        while write := writes.next():
+            async with scene(driver) as one:
+                rows = await keep(one)
+                outcome = await one.run(nightly=True, kill_at=write)
+                if outcome.exit_code is not None:
+                    writes.exhausted(write)
+                    continue
+                if not recovers:
+                    one.sandbox.behave(EMPTY)
+                assert (await one.run(nightly=True)).exit_code == 0, write
+                assert one.rows >= rows, write
+                one.sandbox.behave(BEHAVIOUR)
+                one.sandbox.skip(2 * 86_400)
+                assert (await one.run(nightly=True)).exit_code == 0, write
+                await one.finish()
+                # The archives lack rows until they are replaced; `lost_rows` has what they lack in the end.
+                assert replace(one.findings, damaged=[]) == Findings(), write
+                totals.add(one, outcome)
+
+    await asyncio.gather(*map(take_turns, drivers))
+
+
 @pytest.mark.timeout(900)
 async def test_a_run_that_splits_a_bundle_is_killed_at_any_write(drivers, totals):
     """The next run finishes the split, and once the service recovers, no row is lost and none is stored twice."""

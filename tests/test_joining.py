@@ -42,6 +42,8 @@ UNFINISHED: dict[str, State] = {
 
 PARKED = {"failed", "overdue", "refused", "kept"}
 
+TIMED = PARKED - {"refused"}
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -52,7 +54,7 @@ class Cell:
         archive: Whether the bundle has an archive.
         times: How often it was parked.
         paused: Whether the pause after it was parked has not ended.
-        refresh: Whether a refresh of its archive is due.
+        refresh: Whether another export of its archive is due: a refresh, or because it was kept.
     """
 
     kind: str = ""
@@ -64,7 +66,9 @@ class Cell:
     @property
     def is_due(self) -> bool:
         """Whether a run would retry it."""
-        return self.kind in {"failed", "overdue", "refused"} and not self.paused
+        return (self.kind in {"failed", "overdue", "refused"} and not self.paused) or (
+            self.kind == "kept" and self.refresh
+        )
 
     @property
     def is_exported_again(self) -> bool:
@@ -88,7 +92,7 @@ def cells() -> st.SearchStrategy[Cell]:
         st.builds(Cell, st.sampled_from(["", *UNFINISHED]))
         | st.builds(Cell, st.sampled_from(["failed", "overdue"]), st.booleans(), times, st.booleans())
         | st.builds(Cell, st.sampled_from(["", *UNFINISHED]), st.just(value=True), refresh=st.booleans())
-        | st.builds(Cell, st.just("kept"), st.just(value=True))
+        | st.builds(Cell, st.just("kept"), st.just(value=True), times, refresh=st.booleans())
     )
 
 
@@ -96,7 +100,7 @@ def record_of(number: int, cell: Cell) -> BundleRecord:
     """Return the record of the bundle with this number."""
     bundle, archive = Bundle("e", Range(1800 * number, 1800 * (number + 1))), ARCHIVE if cell.archive else None
     if cell.kind == "kept":
-        return BundleRecord(bundle, 1, FewerRows(rows_before=100, rows_found=0), archive)
+        return BundleRecord(bundle, cell.times, FewerRows(rows_before=100, rows_found=0), archive)
     state = UNFINISHED.get(cell.kind) or archive or Planned()
     return BundleRecord(bundle, int(cell.archive and cell.kind != ""), state, archive)
 
@@ -105,7 +109,7 @@ def plan_of(row: list[Cell]) -> ExportPlan:
     """Return the plan for a range of bundles, as the planner makes it from the ledger."""
     records = [record_of(number, cell) for number, cell in enumerate(row)]
     unfinished = [(one, cell) for one, cell in zip(records, row, strict=True) if cell.kind]
-    timed = {one.bundle: ParkedTimes(cell.times, 0.0) for one, cell in unfinished if cell.kind in {"failed", "overdue"}}
+    timed = {one.bundle: ParkedTimes(cell.times, 0.0) for one, cell in unfinished if cell.kind in TIMED}
     again = [one for one, _ in unfinished if one.stored is not None and not one.kept]
     recorded = RecordedRange(
         tuple(one for one, _ in unfinished),
@@ -137,7 +141,9 @@ def test_each_bundle_is_stored_parked_or_left(pairs):
     found = progress(start, now)
     left = [is_left(before, after) for before, after in pairs]
     parked = [
-        after.kind in PARKED and not is_left(before, after) and (after.kind != "kept" or before.is_exported_again)
+        after.kind in PARKED
+        and not is_left(before, after)
+        and (after.kind != "kept" or (before.is_exported_again and after.times == 1))
         for before, after in pairs
     ]
     assert found.left == sum(left)
@@ -187,7 +193,8 @@ def test_a_parked_bundle_counts_once_it_was_retried():
     assert progress([due], [due]).left == 1
     again = progress([due], [replace(due, times=2)])
     assert (again.left, [one.state for one in again.parked]) == (0, [Failed("broken")])
-    assert dict(again.next_tries) == {again.parked[0].bundle: next_try(ParkedTimes(2, 0.0))}
+    (parked,) = again.parked
+    assert dict(again.next_tries) == {parked.bundle: next_try(parked, ParkedTimes(2, 0.0))}
 
 
 @pytest.mark.parametrize("kind", ["failed", "overdue", "refused"])
@@ -204,6 +211,14 @@ def test_a_refresh_whose_archive_was_kept_is_parked():
     kept = Cell("kept", archive=True)
     assert len(progress([Cell(archive=True, refresh=True)], [kept]).parked) == 1
     assert progress([kept], [kept]) == ShareProgress(stored=1)
+
+
+def test_a_kept_archive_that_is_due_is_waited_for():
+    """The other run exports it again. If the archive is kept once more, that is no new problem."""
+    due = Cell("kept", archive=True, refresh=True)
+    assert progress([due], [due]) == ShareProgress(left=1)
+    assert progress([due], [replace(due, times=2)]) == ShareProgress(stored=1)
+    assert progress([due], [Cell(archive=True)]) == ShareProgress(stored=1)
 
 
 def test_the_progress_of_exports_adds_up():

@@ -88,13 +88,16 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run(self.ledger.recall("a"))
 
     def step(self, bundle, chance, at):
-        """Move a bundle to its next state, or start a new revision of a stored one."""
-        model = self.model
-        now = model.records.get(bundle, BundleRecord(bundle))
-        if isinstance(now.state, Stored | Split):
+        """Move a bundle to its next state, or start a new revision of a stored one, or of one that kept its archive."""
+        now = self.model.records.get(bundle, BundleRecord(bundle))
+        if isinstance(now.state, Stored | Split) or (now.kept and chance % 2):
             now = now.next_revision()
         options = next_states(now.state, at)
-        state = options[chance % len(options)]
+        return self.write(now, options[chance % len(options)], at)
+
+    def write(self, now, state, at):
+        """Append a state to the ledger and to the model."""
+        model, bundle = self.model, now.bundle
         after = replace(now, state=state, stored=state if isinstance(state, Stored) else now.stored)
         model.records[bundle] = after
         model.note_id(after)
@@ -113,6 +116,15 @@ class LedgerMachine(RuleBasedStateMachine):
     def move_one_further(self, bundle, chance, at, times):
         for number in range(times):
             self.run(self.step(bundle, chance + number, at + number))
+
+    @rule(bundle=BUNDLES, at=TIMES, times=st.integers(1, 3))
+    def keep_an_archive(self, bundle, at, times):
+        now = self.model.records.get(bundle, BundleRecord(bundle))
+        if now.stored is None:
+            self.run(self.write(now, NEW[Stored](1, at), at))
+        for number in range(times):
+            now = self.model.records[bundle].next_revision()
+            self.run(self.write(now, NEW[FewerRows](1, at + number), at + number))
 
     @rule(at=TIMES, kind=st.sampled_from(["create", "list", "poll"]), status=st.sampled_from([None, 200, 429]))
     def send(self, at, kind, status):

@@ -99,6 +99,7 @@ async def test_a_migrated_ledger_knows_what_the_old_one_knew(tmp_path):
         assert ledger.recall("nightly_since") == "1700000000"
         kept = [one for one in ledger.unfinished("people", ALL_TIME) if one.kept]
         assert [(one.state, one.revision) for one in kept] == [(FewerRows(rows_before=120, rows_found=0), 1)]
+        assert ledger.recorded_range("people", ALL_TIME).parked[kept[0].bundle].times == 1
         archives = [one.stored for one in ledger.stored("events", ALL_TIME)]
         assert archives
         assert all(archive and archive.asked_at is None and archive.settle_seconds == 0 for archive in archives)

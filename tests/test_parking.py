@@ -10,12 +10,20 @@ from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Ov
 
 BUNDLE = Bundle("events", Range(0, 1800))
 FAILED = BundleRecord(BUNDLE, 0, Failed("why"))
+KEPT = BundleRecord(BUNDLE, 1, FewerRows(120, 0), Stored("events/a.gz", 9, 120, "0" * 64, 0.0))
 
 
 @pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, 8), (100, 8)])
 def test_the_pauses_between_retries_grow(times, days):
     """The pauses are 1, 2, 4 and then always 8 days, each shortened by the leeway for an earlier start."""
-    assert next_try(ParkedTimes(times, 1000.0)) == 1000.0 + days * DAY - LEEWAY_SECONDS
+    assert next_try(FAILED, ParkedTimes(times, 1000.0)) == 1000.0 + days * DAY - LEEWAY_SECONDS
+
+
+@pytest.mark.parametrize(("times", "days"), [(1, 1), (2, 2), (3, 4), (4, 8), (5, None), (100, None)])
+def test_a_kept_archive_has_the_same_pauses_but_only_four(times, days):
+    """After the fifth export with far fewer rows, the rows were probably deleted, and no pause ends."""
+    due = None if days is None else 1000.0 + days * DAY - LEEWAY_SECONDS
+    assert next_try(KEPT, ParkedTimes(times, 1000.0)) == due
 
 
 def test_a_bundle_that_always_fails_is_retried_every_eight_nights():
@@ -34,7 +42,9 @@ def test_a_parked_bundle_waits_exactly_until_it_is_due(times, last_at, now):
     """A bundle waits until it is due, but not at all if a wrong clock parked it in the future."""
     parked = ParkedTimes(times, last_at)
     due = pause_end(FAILED, parked, now=now)
-    assert due == (next_try(parked) if last_at <= now < next_try(parked) else None)
+    end = next_try(FAILED, parked)
+    assert end is not None
+    assert due == (end if last_at <= now < end else None)
 
 
 @pytest.mark.parametrize(

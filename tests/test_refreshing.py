@@ -8,12 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range
-from asyncexport.core.refreshing import acting_ages, needs_refresh
+from asyncexport.core.parking import PAUSES_DAYS, ParkedTimes
+from asyncexport.core.refreshing import acting_ages, kept_is_due, needs_refresh
 from asyncexport.core.states import BundleRecord, Failed, FewerRows, State, Stored
 
 END = 1800
 BUNDLE = Bundle("events", Range(0, END))
 ARCHIVE = Stored("events/file.gz", 9, 1, "0" * 64, exported_at=0.0)
+
+KEPT = BundleRecord(BUNDLE, 1, FewerRows(rows_before=100, rows_found=1), ARCHIVE)
 
 AGES = st.lists(st.integers(1, 20 * DAY), min_size=1, max_size=4, unique=True)
 NIGHTS = st.lists(st.integers(0, 40 * DAY), min_size=1, max_size=30, unique=True).map(sorted)
@@ -44,11 +47,50 @@ def test_a_refresh_is_due_once_its_age_is_reached():
 
 
 def test_only_stored_bundles_without_a_kept_archive_are_refreshed():
-    """A bundle without an archive needs no refresh, nor one whose archive was kept, which would repeat every night."""
+    """A bundle without an archive needs no refresh, and one whose archive was kept has a rule of its own."""
     kept = FewerRows(rows_before=100, rows_found=1)
     assert not needs_refresh(BundleRecord(BUNDLE, 0, Failed("why")), ages=[3600], now=9000)
     assert not needs_refresh(archived(200, state=kept), ages=[3600], now=9000)
     assert needs_refresh(archived(200, state=Failed("why")), ages=[3600], now=9000)
+
+
+def kept_again_at(kept: float, nights: Sequence[float], ages: Sequence[float]) -> list[float]:
+    """Return the nights that export a bundle again that first kept its archive at this age, always in vain."""
+    times, found = ParkedTimes(1, END + kept), list[float]()
+    for night in nights:
+        if kept_is_due(KEPT, times, ages=ages, now=END + night):
+            found.append(night)
+            times = ParkedTimes(times.times + 1, END + night)
+    return found
+
+
+def test_a_kept_archive_is_exported_again_after_growing_pauses():
+    """Without an age, that is after 1, 2, 4 and 8 days; then somebody has to decide."""
+    nights = [number * DAY for number in range(2, 60)]
+    assert [night // DAY for night in kept_again_at(DAY, nights, [])] == [2, 4, 8, 16]
+
+
+def test_a_kept_archive_is_exported_again_at_the_next_age():
+    """An age ends every pause, even after the fifth export, but not if it was due before the archive was kept."""
+    nights = [number * DAY for number in range(2, 60)]
+    assert [night // DAY for night in kept_again_at(DAY, nights, [DAY, 5 * DAY, 50 * DAY])] == [2, 4, 5, 13, 50]
+    assert kept_again_at(DAY, [DAY + 3600], [DAY]) == []
+    assert kept_again_at(DAY, [DAY + 3600], [DAY + 3600]) == [DAY + 3600]
+    assert kept_again_at(DAY, [DAY + 3599], [DAY + 3600]) == []
+
+
+def test_a_kept_archive_with_a_time_in_the_future_is_exported_again():
+    """A wrong clock wrote that time; the next export gets the right one."""
+    assert kept_again_at(9 * DAY, [2 * DAY, 2 * DAY + 60], [DAY]) == [2 * DAY]
+
+
+@given(ages=st.lists(st.integers(1, 20 * DAY), max_size=4), nights=NIGHTS, kept=st.integers(0, 20 * DAY))
+def test_a_kept_archive_is_exported_at_most_once_for_each_age_and_pause(ages, nights, kept):
+    """It never is exported twice for one reason, so it cannot be exported every night."""
+    after = [night for night in nights if night > kept]
+    found = kept_again_at(kept, after, ages)
+    assert len(found) <= len({age for age in ages if age > kept}) + len(PAUSES_DAYS)
+    assert not [age for age in ages if max([kept, *found]) < age <= max(after, default=0)], "an age was passed over"
 
 
 def test_an_age_is_done_if_the_export_is_dated_a_little_before_the_create():

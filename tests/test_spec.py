@@ -24,7 +24,7 @@ from asyncexport.run.spec import (
 EXPORTS = (Export("everyone"),)
 RECORD = BundleRecord(Bundle("everyone", Range(0, 1800)))
 SAMPLE = AuditSample(20, seed=1)
-NIGHT = Instructions(None, 200, fills_gaps=True, pauses_parked=True, old_order=OldOrder.NEWEST)
+NIGHT = Instructions(None, 200, fills_gaps=True, pauses_parked=True, retries_kept=True, old_order=OldOrder.NEWEST)
 
 
 @pytest.mark.parametrize(

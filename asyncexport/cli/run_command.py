@@ -158,8 +158,8 @@ def accepting(session: "Session") -> str:
     """Say what to do about bundles whose archive was kept."""
     again = session.invocation.again("retry", "--accept-fewer")
     return (
-        f"if these rows were deleted on purpose, or once new bundles have all their rows again, `{again}` replaces the "
-        "archives with new exports; until then the archives stay as they are and are not refreshed"
+        "nightly runs export these bundles again, and replace the archives once their rows are back; if the rows were "
+        f"deleted on purpose, `{again}` replaces the archives with new exports"
     )
 
 

@@ -117,10 +117,9 @@ def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
     yield from _shortfall_lines(report)
     accepted = [f"{one.bundle.range}: {plain(one.reason)}" for one in report.accepted]
     yield from _list_lines("accepted", accepted)
-    yield from _list_lines(
-        "parked", [f"{_parked(one)}{_next_try(overview, one)}" for one in report.open_parked if not one.kept]
-    )
-    yield from _list_lines("kept", [_parked(one) for one in report.open_parked if one.kept])
+    for label, kept in (("parked", False), ("kept", True)):
+        listed = [one for one in report.open_parked if one.kept == kept]
+        yield from _list_lines(label, [f"{_parked(one)}{_next_try(overview, one)}" for one in listed])
     if overview.last_at is not None:
         yield _labelled("last change", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
 

@@ -8,8 +8,8 @@
    current one.
 3. A stored bundle is exported again, in a new revision and in its own width, if it was exported before its data was
    settled, if it is to be refreshed, or if its archive is broken. If such a revision is already in progress or parked,
-   that one is resumed instead. A revision that was parked because it has far fewer rows is resumed only if `refresh`
-   contains its bundle; otherwise the bundle is done.
+   that one is resumed instead. A bundle that kept its archive is done unless `refresh` contains it. It then gets a new
+   revision, too, except if the user accepts fewer rows: that consent is recorded by resuming the parked revision.
 4. Of the gaps, a retry or a repair exports only what an earlier run began and neither finished nor parked.
 5. Bundles are made lazily, as they are asked for.
 """
@@ -37,6 +37,8 @@ class RecordedRange:
             revision was parked because it has far fewer rows.
         accepted: Bundles in `unfinished` whose newest revision was parked for that reason and then resumed: the user
             has accepted fewer rows, whichever run resumes it.
+        kept_before: Bundles in `unfinished` whose archive an earlier run kept and reported: they still keep it, or
+            their newest revision follows the one that was parked for that reason.
         parked: For the bundles in `unfinished` that nightly runs pause: how often and when they were parked.
         split: Bundles that were split into narrower ones.
     """
@@ -45,8 +47,14 @@ class RecordedRange:
     covered: tuple[Range, ...] = ()
     stored_before: int = 0
     accepted: frozenset[Bundle] = frozenset()
+    kept_before: frozenset[Bundle] = frozenset()
     parked: Mapping[Bundle, ParkedTimes] = field(default_factory=dict)
     split: tuple[BundleRecord, ...] = ()
+
+    @property
+    def kept(self) -> tuple[BundleRecord, ...]:
+        """The bundles whose archive was kept because far fewer rows came."""
+        return tuple(one for one in self.unfinished if one.kept)
 
     def in_progress_only(self) -> "RecordedRange":
         """Return the same without the unfinished bundles that have neither an operation nor a file to fetch."""
@@ -67,6 +75,7 @@ class ExportPlan:
         paused_until: Parked bundles whose pause has not ended, and when it ends, in seconds since 1970.
         accepted_gaps: Parked bundles that the user has accepted as missing: they keep their range, are not retried, and
             are not counted.
+        accepts_fewer: Whether the user accepts far fewer rows for the kept archives in `refresh`.
     """
 
     export: Export
@@ -77,6 +86,7 @@ class ExportPlan:
     waiting: tuple[BundleRecord, ...] = ()
     paused_until: Mapping[Bundle, float] = field(default_factory=dict)
     accepted_gaps: frozenset[Bundle] = frozenset()
+    accepts_fewer: bool = False
 
     @property
     def in_progress(self) -> list[BundleRecord]:
@@ -194,10 +204,12 @@ class ExportPlan:
         return [one for one in self.recorded.unfinished if isinstance(one.state, Planned) and one.stored is not None]
 
     def _refreshed(self) -> list[BundleRecord]:
-        kept = {one.bundle: one for one in self.recorded.unfinished if one.kept}
+        resumed = {one.bundle: one for one in self.recorded.kept} if self.accepts_fewer else {}
         begun = {one.bundle for one in self.recorded.unfinished if not one.kept}
         again = {
-            one.bundle: kept.get(one.bundle) or one.next_revision() for one in self.refresh if one.bundle not in begun
+            one.bundle: resumed.get(one.bundle) or one.next_revision()
+            for one in self.refresh
+            if one.bundle not in begun
         }
         return list(again.values())
 
@@ -236,8 +248,8 @@ def is_exported_again(record: BundleRecord, *, settle_seconds: float, ages: Sequ
     """Whether this run exports a stored bundle once more.
 
     It does if the bundle was exported before it was settled, and is settled now; or if a refresh is due
-    (`core.refreshing`). A bundle that kept its archive because a new export has far fewer rows is left alone. The
-    ledger only narrows the candidates.
+    (`core.refreshing`, which also has the rule for bundles that kept their archive). The ledger only narrows the
+    candidates.
 
     Args:
         record: The bundle as recorded.

@@ -6,11 +6,13 @@
    been stored again or parked.
 3. A bundle that was parked and due when the share was worked out is not done until the other run has retried it. All
    other parked bundles are done: the joining run would not have retried them, or the other run has parked them since.
+   A bundle that has kept its archive again counts as stored, as in the run that exported it: its problem was reported
+   before.
 4. A parked bundle that the user has accepted as missing belongs to no share.
 5. Another export of a stored bundle that is not in the share does not count: the joining run would not have begun it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from asyncexport.core.bundles import Bundle
@@ -26,8 +28,8 @@ class Share:
 
     Attributes:
         again: The bundles with an archive that it would have exported again.
-        due: The parked bundles that it would have retried, as they were recorded: the record, and how often and when
-            the bundle was parked (None if that is not known).
+        due: The parked bundles that it would have retried, those that kept their archive included, as they were
+            recorded: the record, and how often and when the bundle was parked (None if that is not known).
     """
 
     again: frozenset[Bundle]
@@ -36,7 +38,8 @@ class Share:
     @classmethod
     def of(cls, plan: ExportPlan) -> "Share":
         """Return the share for what a run would have to do now."""
-        recorded, retried = plan.recorded, (*plan.parked, *plan.splits)
+        recorded, kept = plan.recorded, (one for one in plan.refresh if one.kept)
+        retried = (*plan.parked, *plan.splits, *kept)
         begun = [one for one in recorded.unfinished if not one.parked]
         again = {one.bundle for one in (*begun, *retried) if one.stored is not None}
         again |= {one.bundle for one in plan.refresh}
@@ -55,17 +58,33 @@ def progress_of(share: Share, plan: ExportPlan) -> ShareProgress:
     ignored = {one.bundle for one in recorded.unfinished if _is_ignored(share, one)}
     wanted = [one for one in recorded.unfinished if one.bundle not in plan.accepted_gaps]
     done = [one for one in wanted if _is_done(share, one, parked_times.get(one.bundle))]
-    # A bundle that kept its archive counts as stored in the ledger, but it is parked in the run that kept it.
-    stored_before = recorded.stored_before + len(ignored) - sum(one.kept for one in done)
+    parked = [one for one in done if not (one.kept and _times(one, parked_times) > 1)]
+    # A bundle that kept its archive counts as stored in the ledger, but it is parked in the run that kept it first.
+    stored_before = recorded.stored_before + len(ignored) - sum(one.kept for one in parked)
     unfinished = tuple(one for one in recorded.unfinished if one.bundle not in ignored)
+    ended = {one.bundle for one in done}
     rest = replace(
         plan,
         recorded=replace(recorded, unfinished=unfinished, stored_before=stored_before),
-        refresh=tuple(one for one in plan.refresh if one.bundle in share.again),
-        paused_until=dict.fromkeys((one.bundle for one in done), 0.0),
+        refresh=tuple(one for one in plan.refresh if one.bundle in share.again - ended),
+        paused_until=dict.fromkeys(ended, 0.0),
     )
-    next_tries = tuple((one.bundle, next_try(parked_times[one.bundle])) for one in done if one.bundle in parked_times)
-    return ShareProgress(rest.stored_before, rest.count, tuple(done), next_tries)
+    return ShareProgress(rest.stored_before, rest.count, tuple(parked), tuple(_next_tries(parked, parked_times)))
+
+
+def _times(record: BundleRecord, parked_times: Mapping[Bundle, ParkedTimes]) -> int:
+    """Return how often a bundle was parked, as far as that is recorded."""
+    return parked_times[record.bundle].times if record.bundle in parked_times else 0
+
+
+def _next_tries(
+    parked: Iterable[BundleRecord], parked_times: Mapping[Bundle, ParkedTimes]
+) -> Iterator[tuple[Bundle, float]]:
+    """Yield the bundles that nightly runs retry after a pause, each with the end of the pause."""
+    for one in parked:
+        due = next_try(one, parked_times[one.bundle]) if one.bundle in parked_times else None
+        if due is not None:
+            yield one.bundle, due
 
 
 def _is_ignored(share: Share, record: BundleRecord) -> bool:

@@ -7,7 +7,10 @@
    pause do not count.
 3. A refused bundle (`Refused`) has no pause: its operation or file still exists, and expires. Neither has one whose
    archive a rebuild moved aside: the service has not failed it.
-4. A bundle of which nothing was ever stored is split if the bundle width or the requested range is narrower than the
+4. A bundle that kept its archive is exported again after the same pauses, but at most four times. If all these exports
+   have far fewer rows as well, the rows were probably deleted, and only an age of `[nightly] refresh` leads to another
+   one (`core.refreshing`).
+5. A bundle of which nothing was ever stored is split if the bundle width or the requested range is narrower than the
    bundle. It is also split if archives cover a part of its time, since those rows would be stored twice. Bundles of
    individuals are never split: their rows are totals over a day. Neither are bundles whose operation or file may be
    fine. An overdue bundle that is too wide is parked as failed once asking for its operation was in vain; the next run
@@ -42,14 +45,22 @@ PAUSABLE = (Failed, Overdue)
 
 @dataclass(frozen=True, slots=True)
 class ParkedTimes:
-    """How often a bundle was parked since it was last stored, and when it was last parked, in seconds since 1970."""
+    """How often a bundle was parked since it was last stored, and when it was last parked, in seconds since 1970.
+
+    For a bundle that kept its archive: how often it did, and when it last did.
+    """
 
     times: int
     last_at: float
 
 
-def next_try(parked: ParkedTimes) -> float:
-    """Return the time from which on a night retries it, in seconds since 1970."""
+def next_try(record: BundleRecord, parked: ParkedTimes) -> float | None:
+    """Return the time from which on a night retries a parked bundle, in seconds since 1970.
+
+    None if it is not retried after a pause (rule 4).
+    """
+    if record.kept and parked.times > len(PAUSES_DAYS):
+        return None
     pause = PAUSES_DAYS[min(parked.times, len(PAUSES_DAYS)) - 1]
     return min(parked.last_at + pause * DAY - LEEWAY_SECONDS, LAST_MOMENT)
 
@@ -66,12 +77,12 @@ def pause_end(record: BundleRecord, parked: ParkedTimes | None, *, now: float) -
     """
     if parked is None or not may_pause(record):
         return None
-    due = next_try(parked)
-    return due if parked.last_at <= now < due else None
+    due = next_try(record, parked)
+    return due if due is not None and parked.last_at <= now < due else None
 
 
 def is_split(record: BundleRecord, export: Export, span: Range, covered: Sequence[Range] = ()) -> bool:
-    """Whether a parked bundle is split into narrower ones, in a run over this span (rule 4).
+    """Whether a parked bundle is split into narrower ones, in a run over this span (rule 5).
 
     `covered`: the time that archives cover, merged, in order.
     """

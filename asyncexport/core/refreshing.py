@@ -5,12 +5,14 @@
 3. The ledger alone decides whether an age is done: it is, if the newest archive was asked for or exported at that age
    or later. So a first export that was late enough counts as well.
 4. An age that is not longer than the settle time never acts, since a bundle is first exported when it has settled.
-5. A bundle that kept its archive because a new export has far fewer rows is left alone: otherwise it would be exported
-   every night.
+5. If a new export has far fewer rows, the bundle keeps its archive, and that export completes no age: the service may
+   have been disturbed for one night. The bundle is exported again at the next age, and after the pauses of
+   `core.parking`, which do not let this happen every night. Rule 2 does not count these exports.
 """
 
 from collections.abc import Iterable, Sequence
 
+from asyncexport.core.parking import ParkedTimes, next_try
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, Stored
 
@@ -24,9 +26,9 @@ def acting_ages(ages: Iterable[float], *, settle_seconds: float) -> tuple[float,
 
 
 def needs_refresh(record: BundleRecord, *, ages: Sequence[float], now: float) -> bool:
-    """Whether a stored bundle is due to be exported once more.
+    """Whether a stored bundle is due to be exported once more; for one that kept its archive see `kept_is_due`.
 
-    This is the only rule. The ledger's `exported_within` only narrows the candidates.
+    The ledger's `exported_within` only narrows the candidates.
 
     Args:
         record: The bundle as recorded.
@@ -35,9 +37,30 @@ def needs_refresh(record: BundleRecord, *, ages: Sequence[float], now: float) ->
     """
     if record.stored is None or record.kept:
         return False
-    end = record.bundle.range.end
-    due = max((age for age in ages if end + age <= now), default=None)
-    return due is not None and _exported_at(record.stored) < end + due
+    due = _last_due(record, ages, now=now)
+    return due is not None and _exported_at(record.stored) < due
+
+
+def kept_is_due(record: BundleRecord, kept: ParkedTimes, *, ages: Sequence[float], now: float) -> bool:
+    """Whether a bundle that kept its archive is due to be exported once more (rule 5).
+
+    As in `core.parking.pause_end`, a time of keeping in the future is ignored.
+
+    Args:
+        record: The bundle as recorded.
+        kept: How often it kept its archive since that was stored, and when it last did.
+        ages: See `needs_refresh`.
+        now: See `needs_refresh`.
+    """
+    due, after_pause = _last_due(record, ages, now=now), next_try(record, kept)
+    if due is not None and kept.last_at < due:
+        return True
+    return after_pause is not None and not kept.last_at <= now < after_pause
+
+
+def _last_due(record: BundleRecord, ages: Sequence[float], *, now: float) -> float | None:
+    """Return when the highest age was reached that is due, in seconds since 1970."""
+    return max((due for age in ages if (due := record.bundle.range.end + age) <= now), default=None)
 
 
 def _exported_at(archive: Stored) -> float:

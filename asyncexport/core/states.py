@@ -7,13 +7,14 @@
    count a possible duplicate.
 4. `attempt` counts failures of the bundle itself: a failed operation, a lost export, a bad file. A failure of the
    service does not count, and neither does a refused or unanswered call.
-5. `Stored` ends a revision. A refresh or a repair is a new revision, from `Planned` at attempt 1.
+5. `Stored` ends a revision. A refresh, a repair, or another export after `FewerRows` is a new revision, from `Planned`
+   at attempt 1.
 6. `Failed`, `Overdue` and `Refused` are parked: a later run retries them, at attempt 1. The operation of an `Overdue`
    one is asked for once more first; if that is in vain and the bundle is wider than the current width, it becomes
    `Failed`, to be split. A `Refused` one goes back to the state in which it was refused, since its operation or its
    file may be fine, and to `Planned` only if that is lost.
-7. `FewerRows` is parked as well, but its bundle has an intact archive. It is retried only if the user accepts fewer
-   rows or the archive has to be repaired.
+7. `FewerRows` is parked as well, but its bundle has an intact archive. Its revision continues only if the user accepts
+   fewer rows: a later state of that revision proves the consent. Otherwise the bundle is exported in a new revision.
 8. `Split` is final: narrower bundles have replaced a bundle of which nothing was ever stored. They become `Planned` in
    the same transaction, and those rows are written, so that every later run uses the same width. A bundle is split
    when it keeps failing (`core.splitting`), or by a later run that needs narrower ones (`core.parking`).

@@ -2,7 +2,7 @@
 
 Users script against the summary's keys (README): keys may be added, never changed. planned = already + stored + failed
 + unfinished; `empty` is part of stored; `bytes` are of archives. A bundle that kept its archive is part of failed in
-the run that kept it, and of already in later ones.
+the run that kept it first, and of already in later ones, even if they have exported it in vain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,6 +65,7 @@ class Tally:
         refreshed: The results for bundles that had an archive already.
         audit: The sample of bundles that are audited, and the results for them.
         accepted: Bundles whose archive is replaced however few rows the new export has.
+        kept_before: Bundles whose archive an earlier run kept: no new problem if this run keeps it, too.
         stored_of: Exports of which a bundle was stored in this run.
         shortfalls: The open shortfalls in the range of the run: stored time with far fewer rows than usual.
         shortfalls_fail: Whether they fail the run (`[sentinel] fail`).
@@ -88,6 +89,7 @@ class Tally:
     refreshed: Refreshed = field(default_factory=Refreshed)
     audit: AuditResult = field(default_factory=AuditResult)
     accepted: set[Bundle] = field(default_factory=set)
+    kept_before: set[Bundle] = field(default_factory=set)
     refusals: dict[str, ExportError] = field(default_factory=dict)
     never_stored: set[str] = field(default_factory=set)
     key_blamed: set[str] = field(default_factory=set)
@@ -140,6 +142,10 @@ class Tally:
                 self.bytes += archive.bytes
                 if replaced is not None:
                     self._stored_again(bundle, replaced, archive)
+            case BundleParked(bundle=bundle, state=FewerRows()) if bundle in self.kept_before:
+                self._forget(bundle)
+                self.stored_before += 1
+                self.refreshed.count_kept()
             case BundleParked(bundle=bundle, state=state):
                 self._forget(bundle)
                 self.parked[bundle] = event.reason
@@ -178,14 +184,7 @@ class Tally:
         """Return one object for each parked bundle, and for each that lost rows with its archive."""
         lost = {bundle: lost_reason(fewer) for bundle, fewer in self.losses.items()}
         return [
-            {
-                "export": bundle.export,
-                "start": show(bundle.range.start),
-                "end": show(bundle.range.end),
-                "reason": reason,
-                **counts_of(self.fewer.get(bundle)),
-                **({"next_try": show(self.next_tries[bundle])} if bundle in self.next_tries else {}),
-            }
+            _problem_of(bundle, reason, self.fewer.get(bundle), next_try=self.next_tries.get(bundle))
             for bundle, reason in sorted({**self.parked, **lost}.items())
         ]
 
@@ -196,6 +195,17 @@ class Tally:
         if self.failed or self.unfinished or self.losses or self.fails_by_shortfalls:
             return Exit.PARTIAL
         return Exit.DONE
+
+
+def _problem_of(bundle: Bundle, reason: str, fewer: FewerRows | None, *, next_try: float | None) -> dict[str, Any]:
+    return {
+        "export": bundle.export,
+        "start": show(bundle.range.start),
+        "end": show(bundle.range.end),
+        "reason": reason,
+        **counts_of(fewer),
+        **({} if next_try is None else {"next_try": show(next_try)}),
+    }
 
 
 def lost_reason(fewer: FewerRows) -> str:

@@ -16,7 +16,7 @@ from asyncexport.core.health.overview import Overview
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord, Planned, Split
 from asyncexport.errors import LedgerCorruptError
-from asyncexport.ledger.park_history import parked_times, refused_for_fewer_rows
+from asyncexport.ledger.park_history import park_history
 from asyncexport.ledger.rows import KnownExport, StateRow, read_record
 
 BUNDLES_PER_PAGE = 500
@@ -62,13 +62,15 @@ class BundleQueries:
         found = tuple(self._not_stored(span, covered))
         unfinished = tuple(one for one in found if not isinstance(one.state, Split))
         # A bundle whose new revision is unfinished is still to do, even though it has an archive.
-        again = [one for one in unfinished if one.stored is not None and not one.kept]
+        again = sum(one.stored is not None and not one.kept for one in unfinished)
+        history = park_history(self._connection, self._known.number, unfinished)
         return RecordedRange(
             unfinished,
             covered,
-            self.count_stored(span) - len(again),
-            accepted=refused_for_fewer_rows(self._connection, self._known.number, again),
-            parked=parked_times(self._connection, self._known.number, unfinished),
+            self.count_stored(span) - again,
+            accepted=history.accepted,
+            kept_before=history.kept_before,
+            parked=history.times,
             split=tuple(one for one in found if isinstance(one.state, Split)),
         )
 
@@ -167,7 +169,7 @@ class BundleQueries:
             rows=self._known.sums.rows,
             bytes=self._known.sums.bytes,
             unfinished=unfinished,
-            parked_times=parked_times(self._connection, self._known.number, unfinished),
+            parked_times=park_history(self._connection, self._known.number, unfinished).times,
             covered=covered,
             overlaps=tuple(self.overlaps()),
             unsettled=tuple(self.unsettled(ALL_TIME, settle=settle)),

@@ -119,7 +119,7 @@ class PageText:
             text = "Export archives again that were deleted or changed"
             yield f"{text} ({altered:,})", self._again("verify", "--repair")
         if kept:
-            text = "Replace kept archives, if their rows were deleted on purpose or new exports have all rows again"
+            text = "Replace kept archives, if their rows were deleted on purpose"
             yield f"{text} ({kept:,})", self._again("retry", "--accept-fewer")
         if overlaps:
             yield f"See which archives overlap ({overlaps:,})", self._again("verify")

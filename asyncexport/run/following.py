@@ -5,7 +5,7 @@
 2. Nothing is due twice: not what was planned before or given out, and not the time of a bundle that begins in the range
    planned so far and ends after it.
 3. What becomes due is counted in the tally immediately. Parked bundles whose pause ends meanwhile, or that have to be
-   split first, are left to the next run.
+   split first, are left to the next run. So are bundles that kept their archive.
 """
 
 from collections.abc import Callable, Iterator
@@ -69,6 +69,7 @@ class PresentFollower:
         tally.stored_before += plan.stored_before
         tally.planned += plan.stored_before + plan.count
         tally.accepted.update(plan.recorded.accepted)
+        tally.kept_before.update(plan.recorded.kept_before)
         covered = tally.ranges[export.name]
         tally.ranges[export.name] = replace(covered, end=plan.span.end, settled_until=settled_end(export, now=now))
         return list(in_order([plan]))

@@ -21,7 +21,7 @@ from asyncexport.core.events import BundleParked
 from asyncexport.core.exports import Export
 from asyncexport.core.health.problems import not_accepted
 from asyncexport.core.parking import PAUSABLE, pause_end, pieces_of
-from asyncexport.core.refreshing import acting_ages
+from asyncexport.core.refreshing import acting_ages, kept_is_due
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
 from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import PausedBundle, Tally
@@ -154,8 +154,9 @@ class Planner:
         tally.count_paused(paused)
         for plan in plans:
             tally.accepted.update(plan.recorded.accepted)
+            tally.kept_before.update(plan.recorded.kept_before)
             if self.asked.accepts_fewer:
-                tally.accepted.update(one.bundle for one in kept_bundles(plan.recorded))
+                tally.accepted.update(plan.recorded.kept_before)
         stored_now = sum(plan.holds(one.bundle) for plan in plans for one in processed) if tally.stored else 0
         tally.audit.sample = {one.bundle: one.stored for one in whole.audit if one.stored is not None}
         tally.stored_before = sum(plan.stored_before for plan in plans) - stored_now
@@ -215,15 +216,18 @@ def plan_export(
     accepted = frozenset[Bundle]() if asked.retries_accepted else _accepted(queries, recorded, export.name)
     again = {one.bundle: one for one in asked.repairs if one.bundle.export == export.name}
     if asked.accepts_fewer:
-        again |= {one.bundle: one for one in kept_bundles(recorded)}
+        again |= {one.bundle: one for one in recorded.kept}
     candidates: list[BundleRecord] = []
     if asked.fills_gaps:
         candidates += queries.unsettled(export.name, span)
-    if ages := acting_ages(asked.refresh_ages, settle_seconds=settle):
+    ages = acting_ages(asked.refresh_ages, settle_seconds=settle)
+    if ages:
         candidates += queries.stored(export.name, span, exported_within=ages[-1])
     for one in candidates:
         if is_exported_again(one, settle_seconds=settle, ages=ages, now=now):
             again[one.bundle] = one
+    if asked.retries_kept:
+        again |= {one.bundle: one for one in _kept_due(recorded, ages, now=now)}
     begun = {one.bundle for one in recorded.unfinished}
     waiting = {one.bundle: one for one in candidates if not was_settled(one) and one.bundle not in begun}
     return ExportPlan(
@@ -235,7 +239,15 @@ def plan_export(
         waiting=tuple(one for bundle, one in waiting.items() if bundle not in again),
         paused_until=dict(_pause_ends(recorded, accepted, now=now)) if asked.pauses_parked else {},
         accepted_gaps=accepted,
+        accepts_fewer=asked.accepts_fewer,
     )
+
+
+def _kept_due(recorded: RecordedRange, ages: Sequence[float], *, now: float) -> Iterator[BundleRecord]:
+    """Yield the bundles that kept their archive and are due to be exported again."""
+    for one in recorded.kept:
+        if kept_is_due(one, recorded.parked[one.bundle], ages=ages, now=now):
+            yield one
 
 
 def _accepted(queries: LedgerQueries, recorded: RecordedRange, export: str) -> frozenset[Bundle]:
@@ -270,16 +282,11 @@ def _note_on_splits(plan: ExportPlan) -> str:
     return f"{plan.export.name}: {bundles} split into narrower ones, because nothing of it was ever stored"
 
 
-def kept_bundles(recorded: RecordedRange) -> list[BundleRecord]:
-    """Return the bundles whose archive was kept because far fewer rows came."""
-    return [one for one in recorded.unfinished if one.kept]
-
-
 def _notes(plans: Sequence[ExportPlan], asked: Instructions) -> Iterator[str]:
     for plan in plans:
         if plan.waiting:
             yield _note_on_waiting(plan)
-        if asked.reports_kept and kept_bundles(plan.recorded):
+        if asked.reports_kept and plan.recorded.kept:
             yield _note_on_kept(plan)
 
 
@@ -296,7 +303,7 @@ def _note_on_waiting(plan: ExportPlan) -> str:
 
 def _note_on_kept(plan: ExportPlan) -> str:
     """Return the message about bundles that `retry` without `--accept-fewer` leaves alone."""
-    count = len(kept_bundles(plan.recorded))
+    count = len(plan.recorded.kept)
     bundles = "1 bundle keeps its archive" if count == 1 else f"{count:,} bundles keep their archives"
     return (
         f"{plan.export.name}: {bundles} because far fewer rows came; `retry --accept-fewer` replaces the archives with "

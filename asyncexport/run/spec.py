@@ -136,6 +136,7 @@ class Instructions:
         accepts_fewer: Whether to export bundles again whose archive was kept, and accept far fewer rows.
         pauses_parked: Whether parked bundles are retried only after a pause (`core.parking`), or immediately.
         retries_accepted: Whether to retry parked bundles that the user has accepted as missing.
+        retries_kept: Whether bundles that kept their archive are exported again when that is due (`core.refreshing`).
         reports_kept: Whether to report that bundles whose archive was kept are left alone.
         require_end: Whether work is left while the requested end is not settled.
         old_order: The order of old bundles in a run with an open end (`core.lanes`).
@@ -151,6 +152,7 @@ class Instructions:
     accepts_fewer: bool = False
     pauses_parked: bool = False
     retries_accepted: bool = False
+    retries_kept: bool = False
     reports_kept: bool = False
     require_end: bool = False
     old_order: OldOrder = OldOrder.OLDEST
@@ -170,6 +172,7 @@ def instructions(spec: RunSpec) -> Instructions:
                 fills_gaps=True,
                 refresh_ages=ages,
                 pauses_parked=True,
+                retries_kept=True,
                 require_end=require_end,
                 old_order=old_order,
                 audit=audit,

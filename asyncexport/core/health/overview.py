@@ -20,7 +20,7 @@ class Overview:
         covered: The time that archives cover, merged, in order.
         unsettled: Bundles whose archive was exported before its data was settled, in order.
         overlaps: Pairs of an archive and a later one that begins before it has ended.
-        parked_times: How often and when bundles in `unfinished` were parked, if nightly runs delay their retries.
+        parked_times: How often and when bundles in `unfinished` were parked, if nightly runs retry them after a pause.
         last_at: When the export's last row was written, in seconds since 1970; None if it has none.
     """
 
@@ -58,9 +58,9 @@ class Overview:
         return tuple(one for one in self.unfinished if one.parked)
 
     def next_try(self, record: BundleRecord) -> float | None:
-        """Return when nightly runs retry a parked bundle, in seconds since 1970; None if they do not delay it."""
+        """Return when a pause ends after which nightly runs retry a parked bundle, in seconds since 1970, if any."""
         parked = self.parked_times.get(record.bundle)
-        return None if parked is None else next_try(parked)
+        return None if parked is None else next_try(record, parked)
 
     @property
     def kept(self) -> tuple[BundleRecord, ...]:

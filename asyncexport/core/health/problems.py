@@ -3,7 +3,7 @@
 1. Data that has been settled for longer than the allowed delay must be stored.
 2. Gaps before the start of nights are no problem, since that data may not be wanted. Parked bundles are. If there was
    no night, time that no run has requested is no problem either.
-3. An archive that was kept because the new export has far fewer rows is no problem: later runs leave it as it is.
+3. An archive that was kept because the new export has far fewer rows is no problem: the run that kept it reported it.
 4. What the user has accepted is no problem.
 """
 
