@@ -83,8 +83,7 @@ def test_every_word_reaches_the_program_unchanged(words):
     deployment = replace(DEPLOYMENT, sets=tuple(words))
     expected = deployment.command("nightly")
     service, _ = systemd_files(deployment)
-    (line,) = re.findall(r"(?m)^ExecStart=(.*)$", service.text)
-    assert systemd_words(line) == expected
+    assert exec_start(service) == expected
     (crontab,) = cron_files(deployment)
     typed = read_by_cron(crontab.text.splitlines()[-1].split(" ", 5)[5])
     assert shlex.split(typed)[4:] == [expected[0], "-q", *expected[1:]]
@@ -101,6 +100,30 @@ def test_every_word_reaches_the_program_unchanged(words):
         "/data/exports",
         *expected[4:],
     ]
+
+
+def exec_start(service: PrintedFile) -> list[str]:
+    """Return the command line of a service."""
+    (line,) = re.findall(r"(?m)^ExecStart=(.*)$", service.text)
+    return systemd_words(line)
+
+
+@pytest.mark.parametrize("folder", ["p$x", "p'x", 'p"x', "p\\x"])
+def test_systemd_starts_a_program_with_an_odd_path(folder):
+    """It refuses some of these paths itself and does not find others; the shell starts the same words."""
+    words = (f"/opt/{folder}/asyncexport", "-m", "x")
+    deployment = replace(DEPLOYMENT, program=words)
+    command = exec_start(systemd_files(deployment)[0])
+    assert command == ["/bin/sh", "-c", 'exec "$0" "$@"', *deployment.command("nightly")]
+    ran = subprocess.run([*command[:3], "/bin/echo", *command[4:]], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == command[4:]
+
+
+def test_a_line_of_systemd_does_not_continue_the_next():
+    """A backslash at its end would swallow the user, and the service would run as root."""
+    for name in ("a\\", "a "):
+        (service, _) = systemd_files(replace(DEPLOYMENT, working_directory=Path("/srv") / name))
+        assert f"\nWorkingDirectory=/srv/{name}/\nUser=exporter\n" in service.text
 
 
 def read_by_cron(command: str) -> str:
@@ -164,6 +187,58 @@ def test_the_key_file_is_that_of_the_configuration(capsys, tmp_path):
         text = "".join(file["text"] for file in files)
         assert str(tmp_path / "key") in text
         assert "SECRET" not in text
+
+
+@pytest.mark.parametrize("end", [" ", "\\"])
+def test_a_key_file_that_would_break_a_line_is_refused(capsys, end):
+    """The next line of the unit would become a part of its name."""
+    assert main(["deploy", "systemd", "--set", f"api.api_key_file=/x/key{end}y"]) == 0
+    Path("asyncexport.toml").write_text(f"[api]\napi_key_file = '/x/key{end}'\n")
+    assert main(["deploy", "systemd"]) == Exit.USAGE
+    assert "api.api_key_file: must not end with a space or a backslash" in capsys.readouterr().err
+
+
+def test_settings_that_the_files_pass_on_are_not_repeated(capsys, tmp_path):
+    """`--set` would override the scheduler's copy of the key, and `-d` cannot be combined with the same setting."""
+    sets = ["--set", "api.api_key_file=key", "--set", " output.directory = there", "--set", "budget.burst=40"]
+    for target in TARGETS:
+        *files, _ = records(capsys, target, *sets)
+        text = "".join(file["text"] for file in files)
+        assert "api.api_key_file=" not in text
+        assert not re.search(r"output\.directory\s*=", text)
+        assert "budget.burst=40" in text
+        assert str(tmp_path / "key") in text
+        assert (str(tmp_path / "there") in text) is (target != "kubernetes")
+
+
+@pytest.mark.parametrize("name", ["123", "1e5", "null", "true", "no", "0x1", "on"])
+def test_a_name_is_text_for_kubernetes(name):
+    """YAML reads some names as numbers or as true, unless they are quoted."""
+    (file,) = kubernetes_files(replace(DEPLOYMENT, name=name), image="x")
+    volume, job = yaml.safe_load_all(file.text)
+    assert (volume["metadata"]["name"], job["metadata"]["name"]) == (f"{name}-exports", name)
+
+
+@pytest.mark.parametrize("name", ["plain", "a b", "a=b", "a,b", 'a"b', "it's"])
+def test_kubectl_reads_the_key_from_any_path(name):
+    """It takes `=`, `,` and quotes in `--from-file` for its own; standard input has no name."""
+    path = f"/keys/{name}"
+    (file,) = kubernetes_files(replace(DEPLOYMENT, key_file=Path(path)), image="x")
+    (line,) = re.findall(r"(?m)^# 2\. (.*)$", file.text)
+    words = shlex.split(line)
+    expected = (
+        [f"--from-file=api-key={path}"]
+        if name in ("plain", "a b", "it's")
+        else ["--from-file=api-key=/dev/stdin", "<", path]
+    )
+    assert words == ["kubectl", "create", "secret", "generic", "asyncexport-key", *expected]
+
+
+@pytest.mark.parametrize("wrong", ["0001-01-01", "9999-12-31", "2009-12-31", "soon"])
+def test_the_first_day_of_a_history_is_one_that_airflow_can_start_with(capsys, wrong):
+    """A DAG with a wrong one could not be loaded, or would start tasks for two thousand years."""
+    assert main(["deploy", "airflow", "--start", wrong]) == Exit.USAGE
+    assert "asyncexport: error: --start: " in capsys.readouterr().err
 
 
 def test_exit_codes_decide_what_is_tried_again():

@@ -8,12 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from asyncexport.cli import main
 from asyncexport.config import EXAMPLE
+from asyncexport.deploy import systemd_files
+from tests.test_deploy import DEPLOYMENT
 
 pytestmark = pytest.mark.slow
 
@@ -106,6 +109,21 @@ def test_systemd_accepts_the_units(folder):
         assert main(["deploy", "systemd", "--into", ".", "--force"]) == 0
         break_file(folder / name, old, new)
         assert checked(verify)[2], new
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@pytest.mark.parametrize("name", ["plain", "a b", "p$x", "p'x", 'p"x', "p\\x", "p%x", "$", "end\\"])
+def test_systemd_accepts_odd_paths(tmp_path, name):
+    """`systemd-analyze verify` says nothing, wherever the program and the working directory are."""
+    program = tmp_path / name / "program"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    deployment = replace(DEPLOYMENT, program=(str(program),), working_directory=program.parent, user="root")
+    for file in systemd_files(deployment):
+        (tmp_path / file.name).write_text(file.text)
+    verify = ["systemd-analyze", "verify", str(tmp_path / "asyncexport.service")]
+    assert checked(verify) == (0, "", "")
 
 
 def test_kubernetes_accepts_the_cron_job(folder):

@@ -28,6 +28,15 @@ IMAGE = f"{PROGRAM}:latest"
 SECRET_SETTINGS = ("api.headers", "api.proxy", "load.postgres.dsn", "ping.url")
 """Settings that may be secret, and so must not be in a printed command line."""
 
+DIRECTORY_SETTING = "output.directory"
+
+OWN_SETTINGS = (DIRECTORY_SETTING, "api.api_key_file")
+"""Settings that the printed files pass on in another way, so that a value of `--set` is left out of the command line:
+it would override the scheduler's copy of the key, and cannot be combined with `-d`."""
+
+FIRST_YEAR = 2010
+"""No data of Fullstory is older."""
+
 STOP_MARGIN_SECONDS = 60
 """How much longer than `[output] grace` and `[ping] timeout` a run may take to stop."""
 
@@ -132,11 +141,13 @@ def _option_problems(
         problems.append(Problem("--force", "needs --into"))
     if into is not None and not is_directory(into):
         problems.append(Problem("--into", f"{into} is not a directory"))
-    for one in sets or ():
-        key = one.partition("=")[0].strip()
-        if key in SECRET_SETTINGS:
-            problems.append(Problem("--set", f"{key} may be secret: put it into the configuration file"))
-    return problems
+    secret = [key for key in map(_key_of, sets or ()) if key in SECRET_SETTINGS]
+    return problems + [Problem("--set", f"{key} may be secret: put it into the configuration file") for key in secret]
+
+
+def _key_of(one: str) -> str:
+    """Return the setting that a value of `--set` names."""
+    return one.partition("=")[0].strip()
 
 
 def _time(text: str, problems: list[Problem]) -> tuple[int, int]:
@@ -149,15 +160,20 @@ def _time(text: str, problems: list[Problem]) -> tuple[int, int]:
 
 def _day(text: str | None, problems: list[Problem]) -> str:
     """Read the first day; "" if there is none."""
-    from datetime import date
+    from datetime import UTC, date, datetime
 
     if text is None:
         return ""
     try:
-        return date.fromisoformat(text).isoformat()
+        day = date.fromisoformat(text)
     except ValueError:
         problems.append(Problem("--start", f"{text!r} is not a day, such as 2026-01-01"))
         return ""
+    if day.year < FIRST_YEAR or day > datetime.now(UTC).date():
+        problems.append(
+            Problem("--start", f"{day} must be between {FIRST_YEAR} and today: Airflow starts a task per day")
+        )
+    return day.isoformat()
 
 
 def _deployment(
@@ -181,8 +197,8 @@ def _deployment(
         directory=directory,
         key_file=here / (settings.api.api_key_file or KEY_FILE),
         names=tuple(export.name for export in asked.exports) if len(asked.exports) < len(settings.exports) else (),
-        sets=tuple(invocation.settings),
-        overrides_directory=invocation.directory is not None,
+        sets=tuple(one for one in invocation.settings if _key_of(one) not in OWN_SETTINGS),
+        overrides_directory=invocation.directory is not None or DIRECTORY_SETTING in map(_key_of, invocation.settings),
         max_duration=max_duration,
         max_duration_seconds=asked.max_duration_seconds or 0.0,
         stop_seconds=math.ceil(stop_seconds),
@@ -221,6 +237,8 @@ def _check(deployment: "Deployment") -> None:
     problems = []
     texts = [*deployment.command(), str(deployment.working_directory), str(deployment.key_file)]
     problems += [Problem("", f"{text!r} has a character that cannot be printed") for text in texts if _is_odd(text)]
+    if str(deployment.key_file).endswith((" ", "\\")):
+        problems.append(Problem("api.api_key_file", "must not end with a space or a backslash"))
     if deployment.max_duration_seconds > 86_400:
         problems.append(Problem("--max-duration", "must not be longer than 24h, the time between two runs"))
     if problems:

@@ -3,7 +3,8 @@
 1. The key and the configuration file come from secrets that are made with kubectl: neither is printed, since the
    configuration may hold a password of a proxy.
 2. Strings are written as JSON, which is valid YAML for any text. In arguments, Kubernetes replaces `$(NAME)`: a second
-   dollar prevents that.
+   dollar prevents that. Names are quoted as well: YAML would read some as a number or as true.
+3. kubectl takes `=`, `,` and `"` in `--from-file` for its own; a file with such a path is read from standard input.
 """
 
 import json
@@ -15,6 +16,8 @@ from asyncexport.deploy.templates import filled
 
 CONFIG, DIRECTORY = Path("/etc/asyncexport/asyncexport.toml"), Path("/data/exports")
 """Paths in the container."""
+
+KUBECTLS_OWN = '=,"'
 
 CONFIG_MOUNT = '\n                - { name: config, mountPath: "/etc/asyncexport", readOnly: true }'
 CONFIG_VOLUME = "\n            - name: config\n              secret: {{ secretName: {name}-config }}"
@@ -29,8 +32,8 @@ def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile
     arguments = words[len(deployment.program) :]
     config_secret = ""
     if deployment.config is not None:
-        file = shlex.quote(f"{CONFIG.name}={deployment.config}")
-        config_secret = f"\n#    kubectl create secret generic {name}-config --from-file={file}"
+        file = _from_file(CONFIG.name, deployment.config)
+        config_secret = f"\n#    kubectl create secret generic {name}-config {file}"
     text = filled(
         "cronjob.template",
         arguments="".join(f"\n                - {json.dumps(word.replace('$', '$$'))}" for word in arguments),
@@ -41,10 +44,17 @@ def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile
         final_codes=", ".join(map(str, FINAL_CODES)),
         hour=deployment.hour,
         image=json.dumps(image),
-        key_file=shlex.quote(f"api-key={deployment.key_file}"),
+        key_file=_from_file("api-key", deployment.key_file),
         minute=deployment.minute,
         most_seconds=round(deployment.max_duration_seconds) + MARGIN_SECONDS,
         name=name,
         stop_seconds=deployment.stop_seconds,
     )
     return (PrintedFile(f"{name}.yaml", text),)
+
+
+def _from_file(key: str, path: Path) -> str:
+    """Return the option that puts a file into a secret under this key (rule 3)."""
+    if any(letter in str(path) for letter in KUBECTLS_OWN):
+        return f"--from-file={key}=/dev/stdin < {shlex.quote(str(path))}"
+    return "--from-file=" + shlex.quote(f"{key}={path}")
