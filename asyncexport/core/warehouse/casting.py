@@ -4,17 +4,14 @@
    value.
 2. A value that its column cannot hold exactly becomes NULL, and its text is rescued. So each kind has an expression
    that is NULL for every text that does not fit, however willing DuckDB is to cast it: it rounds 1.6 to an integer,
-   reads "1_000", and takes a date without a time.
-3. Integers fit if they are written as DuckDB writes them: `12`, but neither `012` nor `1e3`.
-4. Times fit in the form of RFC 3339 with at most six digits of a second. An offset is converted to UTC, since the
-   column keeps the exact instant.
-5. Reals fit if they are finite, and if DuckDB writes the same number again.
+   reads "1_000", takes a date without a time, and cuts nanoseconds.
+3. Which texts fit is defined in `cells`. The same rules are applied to rows that DuckDB does not read itself.
 """
 
+from asyncexport.core.warehouse.cells import LEAST_REAL, MOST_DIGITS, REAL, TIME
 from asyncexport.core.warehouse.columns import ColumnKind
 
-RFC_3339 = r"\d{4}-\d\d-\d\d[Tt]([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,6})?([Zz]|[+-]([01]\d|2[0-3]):[0-5]\d)"
-"""The times that fit. Leap seconds do not: the column has no place for them."""
+FIRST_TIME, LAST_TIME = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"
 
 
 def cast(text: str, kind: ColumnKind) -> str:
@@ -23,14 +20,24 @@ def cast(text: str, kind: ColumnKind) -> str:
         case ColumnKind.INTEGER:
             return f"CASE WHEN CAST(TRY_CAST({text} AS BIGINT) AS VARCHAR) = {text} THEN TRY_CAST({text} AS BIGINT) END"
         case ColumnKind.TIME:
-            return f"CASE WHEN regexp_full_match({text}, '{RFC_3339}') THEN TRY_CAST({text} AS TIMESTAMPTZ) END"
+            time = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+            years = f"{time} BETWEEN TIMESTAMPTZ '{FIRST_TIME}' AND TIMESTAMPTZ '{LAST_TIME}'"
+            return f"CASE WHEN regexp_full_match({text}, '{TIME}') THEN CASE WHEN {years} THEN {time} END END"
         case ColumnKind.REAL:
-            real = f"TRY_CAST({text} AS DOUBLE)"
-            return f"CASE WHEN isfinite({real}) AND CAST({real} AS VARCHAR) IN ({text}, {text} || '.0') THEN {real} END"
+            return _real(text)
         case ColumnKind.SWITCH:
             return f"CASE {text} WHEN 'true' THEN true WHEN 'false' THEN false END"
         case _:
             return text
+
+
+def _real(text: str) -> str:
+    real = f"TRY_CAST({text} AS DOUBLE)"
+    digits = f"length(trim(replace(regexp_extract({text}, '[0-9.]+'), '.', ''), '0'))"
+    is_shortest = f"CAST({real} AS VARCHAR) IN ({text}, {text} || '.0')"
+    is_short = f"{digits} <= {MOST_DIGITS} AND ({digits} = 0 OR abs({real}) >= {LEAST_REAL!r})"
+    fits = f"isfinite({real}) AND ({is_shortest} OR ({is_short}))"
+    return f"CASE WHEN regexp_full_match({text}, '{REAL}') THEN CASE WHEN {fits} THEN {real} END END"
 
 
 def may_fail(kind: ColumnKind) -> bool:
