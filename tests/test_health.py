@@ -487,13 +487,16 @@ def test_a_killed_run_is_unhealthy_and_a_running_one_is_not():
         "the last run (nightly) started at 1970-01-01T00:00:05Z and did not finish: it was killed or it crashed; "
         "run the same command again to resume"
     )
-    assert not fault_of_last_run((WELL, killed), in_progress=True, has_parked=False, accepted=())
-    assert fault_of_last_run((killed, killed), in_progress=True, has_parked=False, accepted=())
-    assert not fault_of_last_run((killed,), in_progress=True, has_parked=False, accepted=())
+    running = replace(killed, running=True)
+    assert not fault_of_last_run((WELL, running), in_progress=True, has_parked=False, accepted=())
+    assert fault_of_last_run((killed, running), in_progress=True, has_parked=False, accepted=())
+    assert not fault_of_last_run((running,), in_progress=True, has_parked=False, accepted=())
 
 
 def test_a_first_run_in_progress_is_reported():
     """While the first run is in progress, the verdict is about what is stored."""
-    found = report(overview(span(0, 60)), settled=61, runs=(RunRecord("backfill", 5.0),), in_progress=True)
+    found = report(
+        overview(span(0, 60)), settled=61, runs=(RunRecord("backfill", 5.0, running=True),), in_progress=True
+    )
     stored_up_to = show(MONDAY + 60 * HALF_HOUR)
     assert found.verdict.reason == f"a run is in progress; everything since 2026-01-05 is stored up to {stored_up_to}"

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -11,14 +13,17 @@ from typing import Any
 import pytest
 
 import asyncexport
-from asyncexport.config import ApiKey
+from asyncexport.config import ApiKey, Settings
 from asyncexport.core.bundles import DAY, HOUR, show
 from asyncexport.core.exits import Exit
+from asyncexport.core.health.report import StatusReport
 from asyncexport.core.summary import Summary
 from asyncexport.engine.scheduler import Stop
-from asyncexport.ledger import hold, hold_place
+from asyncexport.ledger import Ledger, LedgerReader, begun_run, hold, hold_place, joined_runs
+from asyncexport.monitor.metrics import MetricsFacts, metrics_text
 from asyncexport.run.joining import JoinTimes, export_or_join
 from asyncexport.run.spec import Nightly
+from asyncexport.run.status import read_status
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
 from tests.exporting import Notebook, archives, clock_of, rows_in, settings_for, truth
 from tests.exporting import run as run_alone
@@ -83,6 +88,12 @@ async def holding(sandbox: Sandbox, directory: Path, *, days: float) -> AsyncIte
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+def status_of(settings: Settings) -> StatusReport:
+    """Return what `status` reports."""
+    with LedgerReader(settings.output.directory) as ledger:
+        return read_status(settings, ledger, names=(), now=time.time(), again=lambda *_: "", max_behind=40 * DAY)
 
 
 @contextmanager
@@ -229,6 +240,83 @@ async def test_another_run_may_wait_for_a_run_that_has_joined(tmp_path):
         second = await join(sandbox, tmp_path, days=0.5)
         assert (second.exit_code, second.joined is not None) == (Exit.DONE, True)
         assert (await first).exit_code is Exit.DONE
+
+
+async def test_status_and_metrics_know_of_a_joined_run(tmp_path):
+    """It counts as the last run while the other one continues; if that one was then killed, that counts."""
+    async with serving(SERVICE) as sandbox:
+        start, clock = start_of(sandbox), clock_of(sandbox)
+        await backfill(sandbox, tmp_path, days=1)
+        settings = settings_for(sandbox, tmp_path, {**WIDTH, "nightly": {"since": show(start)}})
+        ledger = await Ledger.open(tmp_path)
+        ledger.begin_run(begun_run("backfill", at=sandbox.now))
+        await ledger.close()
+        with held(tmp_path):
+            await join(sandbox, tmp_path, host_clock=clock)
+            running = status_of(settings)
+        killed = status_of(settings)
+    assert [(run.command, run.exit_code, run.running) for run in running.runs[-2:]] == [
+        ("nightly", 0, False),
+        ("backfill", None, True),
+    ]
+    joined = running.runs[-2]
+    assert joined.joined is not None
+    assert (joined.joined.command, joined.joined.pid) == ("backfill", os.getpid())
+    assert joined.counts["bundles"]["already"] == 4
+    assert "the last run (nightly) ended well" in running.verdict.reason
+    assert "the last run (backfill) started at" in killed.verdict.reason
+    text = metrics_text(MetricsFacts("d", sandbox.now, report=running)).decode()
+    (success,) = re.findall(r'last_success_timestamp_seconds\{command="nightly",directory="d"\} (\S+)', text)
+    assert float(success) == joined.ended
+
+
+async def test_a_waiting_run_is_in_progress_and_a_killed_one_is_not(tmp_path):
+    """A run that takes over has its row in the ledger, and no other record."""
+    async with serving(SERVICE) as sandbox:
+        start = start_of(sandbox)
+        await backfill(sandbox, tmp_path, days=0.5)
+        settings = settings_for(sandbox, tmp_path, {**WIDTH, "nightly": {"since": show(start)}})
+        with held(tmp_path):
+            viewer = Notebook()
+            killed = asyncio.create_task(join(sandbox, tmp_path, viewer=viewer))
+            while not viewer.of("joining"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            waiting = status_of(settings).runs[-1]
+            # A cancelled task leaves what a killed process leaves.
+            killed.cancel()
+            await asyncio.wait([killed])
+            left = status_of(settings)
+            viewer = Notebook()
+            joiner = asyncio.create_task(join(sandbox, tmp_path, viewer=viewer))
+            while not viewer.of("joining"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert (await joiner).exit_code is Exit.DONE
+    assert (waiting.command, waiting.ended, waiting.running) == ("nightly", None, True)
+    assert not left.runs[-1].running
+    assert "the last run (nightly) started at" in left.verdict.reason
+    assert [one.ended for one in joined_runs(tmp_path)] == [None]
+    assert [(run.joined is None, run.exit_code) for run in status_of(settings).runs] == [
+        (True, Exit.DONE),
+        (False, None),
+        (True, Exit.DONE),
+    ]
+
+
+async def test_a_run_joins_a_rebuild_of_the_ledger(tmp_path):
+    """As long as the rebuild holds the lock, the missing ledger is no error; if it was killed, it is one."""
+    async with serving(SERVICE) as sandbox:
+        await backfill(sandbox, tmp_path, days=1)
+        for path in (tmp_path / ".asyncexport").glob("ledger*"):
+            path.unlink()
+        with hold(tmp_path, command="verify --rebuild"):
+            viewer = Notebook()
+            joiner = asyncio.create_task(join(sandbox, tmp_path, viewer=viewer))
+            while not viewer.of("joining"):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+            assert not joiner.done()
+        summary = await joiner
+    assert (summary.exit_code, summary.joined is None) == (Exit.LEDGER, False)
+    assert "contains archives but no ledger" in str(summary.error)
 
 
 async def test_max_duration_ends_the_wait(tmp_path):

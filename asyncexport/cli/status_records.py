@@ -67,6 +67,7 @@ def run_record(run: "RunRecord") -> dict[str, Any]:
         "ended": None if run.ended is None else show(run.ended),
         "exit_code": run.exit_code,
         "error": run.error,
+        "joined": None if run.joined is None else run.joined.to_dict(),
     }
 
 

@@ -72,16 +72,23 @@ def last_run_line(run: "RunRecord") -> str:
 def run_lines(report: "StatusReport", *, most: int) -> list[str]:
     """List the last runs, the newest last."""
     chosen = report.runs[-most:] if most else ()
-    rows = [_run_row(run, in_progress=report.in_progress and run is report.runs[-1]) for run in chosen]
+    rows = [_run_row(run) for run in chosen]
     return ["last runs:", *(f"  {line}" for line in table(rows, right=frozenset({2})))] if rows else []
 
 
-def _run_row(run: "RunRecord", *, in_progress: bool) -> tuple[str, ...]:
+def _run_row(run: "RunRecord") -> tuple[str, ...]:
     began, command = show_minute(run.began), plain(run.command)
+    joined = "" if run.joined is None else f"joined {plain(run.joined.command) or 'another run'}"
     if run.ended is None:
-        return began, command, "", "in progress" if in_progress else "killed", ""
-    stored, parked = (run.counts.get("bundles", {}).get(key, 0) for key in ("stored", "failed"))
-    parts = [f"{count_of(stored, 'bundle', 'bundles')} stored", f"{show_count(parked)} parked" if parked else ""]
+        return began, command, "", "in progress" if run.running else "killed", joined
+    # A run that only joined another one has stored nothing itself: what counts is how much of its range is stored.
+    key = "stored" if run.joined is None else "already"
+    stored, parked = (run.counts.get("bundles", {}).get(one, 0) for one in (key, "failed"))
+    parts = [
+        joined,
+        f"{count_of(stored, 'bundle', 'bundles')} stored",
+        f"{show_count(parked)} parked" if parked else "",
+    ]
     seconds = max(0.0, run.ended - run.began)
     return began, command, show_duration(seconds), f"exit {run.exit_code}", ", ".join(filter(None, parts))
 

@@ -4,6 +4,7 @@ Importing this module is cheap, because events and summaries need it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.states import BundleRecord
@@ -48,6 +49,10 @@ class JoinedRun:
     pid: int
     host: str
     since: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the run as it is printed."""
+        return {"command": self.command or None, "pid": self.pid or None}
 
     def __str__(self) -> str:
         """Return the text for messages."""

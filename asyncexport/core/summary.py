@@ -319,7 +319,7 @@ class Summary:
             "problems": tally.problems(),
         }
         if self.joined is not None:
-            summary["joined"] = {"command": self.joined.command, "pid": self.joined.pid}
+            summary["joined"] = self.joined.to_dict()
         if tally.audit.sample:
             summary["audited"] = tally.audit.to_dict()
         if self.checked is not None:

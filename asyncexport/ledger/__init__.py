@@ -23,6 +23,7 @@ row_counts                    sums over the rows of bundles, by half hour and by
 park_history                  how often bundles were parked, and which revisions were refused for few rows
 transaction                   what can be written
 journal, hours, run_log       the requests sent, the requests per hour, the runs
+joined_log                    the runs that only joined another run, in a file of their own
 accepted                      gaps that the user has accepted
 definitions                   whether an export's definition may change
 service_ids                   the bundles that an operation or an export of the service was recorded for
@@ -40,8 +41,9 @@ failpoints                    points where a test can watch a change, make it fa
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.ledger.files import has_remains, present, set_aside
+from asyncexport.ledger.joined_log import begun_joined, forget_joined, joined_runs, record_joined
 from asyncexport.ledger.ledger import Ledger
-from asyncexport.ledger.lock import Holder, hold, hold_place, holder, lock_holder
+from asyncexport.ledger.lock import Holder, hold, hold_place, holder, lock_holder, waiting_run
 from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
@@ -56,14 +58,19 @@ __all__ = [
     "LedgerReader",
     "Overview",
     "RunRecord",
+    "begun_joined",
     "begun_run",
     "discard_copy",
+    "forget_joined",
     "has_remains",
     "hold",
     "hold_place",
     "holder",
+    "joined_runs",
     "lock_holder",
     "no_ledger",
     "present",
+    "record_joined",
     "set_aside",
+    "waiting_run",
 ]

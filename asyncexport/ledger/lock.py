@@ -76,10 +76,19 @@ class Holder:
 
 def holder(directory: Path) -> Holder | None:
     """Return who holds an output directory, by the content of the lock file; None if nobody seems to."""
+    return _named_in(directory.absolute() / LEDGER_FOLDER / LOCK_NAME)
+
+
+def waiting_run(directory: Path) -> Holder | None:
+    """Return the run that waits for the holder of an output directory; None if none seems to."""
+    return _named_in(directory.absolute() / LEDGER_FOLDER / PLACE_NAME)
+
+
+def _named_in(path: Path) -> Holder | None:
+    """Return the process that a lock file names, unless it is gone."""
     try:
         # O_NONBLOCK: if the path is a pipe, do not wait for it.
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        file = os.open(directory.absolute() / LEDGER_FOLDER / LOCK_NAME, flags)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     try:

@@ -171,7 +171,8 @@ def _of_runs(facts: MetricsFacts) -> Iterator[Metric]:
 
 def _is_recorded(ended: EndedRun, runs: Sequence[RunRecord]) -> bool:
     """Whether the newest run on record is the one that just ended."""
-    return bool(runs) and (runs[-1].command, runs[-1].exit_code) == (ended.command, ended.exit_code)
+    finished = [run for run in runs if not run.running]
+    return bool(finished) and (finished[-1].command, finished[-1].exit_code) == (ended.command, ended.exit_code)
 
 
 def _of_requests(facts: MetricsFacts, report: StatusReport) -> Iterator[Metric]:

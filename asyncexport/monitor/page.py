@@ -87,7 +87,7 @@ def _data(page: Page, *, clean: Callable[[str], str]) -> dict[str, Any]:
         "kinds": KINDS,
         "listed": GAPS_IN_HTML,
         "exports": exports,
-        "runs": run_data(report.runs, in_progress=report.in_progress, clean=clean),
+        "runs": run_data(report.runs, clean=clean),
         "requests": request_data(report.hours),
     }
 

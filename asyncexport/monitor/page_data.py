@@ -191,7 +191,7 @@ def _meet(one: Range, other: Range) -> bool:
     return one.start < other.end and other.start < one.end
 
 
-def run_data(runs: Sequence[RunRecord], *, in_progress: bool, clean: Callable[[str], str]) -> list[dict[str, Any]]:
+def run_data(runs: Sequence[RunRecord], *, clean: Callable[[str], str]) -> list[dict[str, Any]]:
     """Return the last runs, the newest last."""
     return [
         {
@@ -201,7 +201,7 @@ def run_data(runs: Sequence[RunRecord], *, in_progress: bool, clean: Callable[[s
             "ended": run.ended,
             "code": run.exit_code,
             "error": clean(run.error),
-            "running": in_progress and run is runs[-1] and run.ended is None,
+            "running": run.running,
             "stored": _count(run, "bundles", "stored"),
             "parked": _count(run, "bundles", "failed"),
             "requests": sum(_counts(run, "requests").values()),

@@ -3,6 +3,7 @@
 spec                 what a run is asked to do, and what each kind of run means
 run                  one run, from taking the lock to storing the last archive
 joining              a nightly run that waits for another run instead of failing
+joined_record        records a run that has only joined another one
 share_reader         reads how much of a waiting run's work another run has done
 logging_runs         records the run in the ledger's log of runs
 first_contact        the first requests: the list of operations, and the service's time

@@ -8,6 +8,8 @@
    other run ends the wait.
 4. Only one run waits for a directory: it holds a second lock meanwhile. Another one ends with `Exit.LOCKED`.
 5. A signal ends the wait immediately, since there is nothing to save.
+6. How it ended is recorded in the log of joined runs (`ledger.joined_log`), so that `status --check` and the metrics
+   know of it.
 """
 
 import asyncio
@@ -28,6 +30,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError, LedgerLockedError
 from asyncexport.ledger import hold_place
 from asyncexport.run.counters import RunCounters
+from asyncexport.run.joined_record import JoinedRecord
 from asyncexport.run.listeners import EventListeners
 from asyncexport.run.lock_wait import find_joined
 from asyncexport.run.run import Watch, export, watch_nothing
@@ -107,6 +110,7 @@ class _JoiningRun:
         self._counters = RunCounters(requires_end=order.spec.require_end)
         self._emit = EventListeners(self._counters, order.listeners).emit
         self._place = ExitStack()
+        self._record = JoinedRecord(order.settings.output.directory, order.spec.command, order.host_clock)
         self._holds_lock = False
         self._share = ShareReader(order.settings, order.spec, order.host_clock)
         self._progress: ShareProgress | None = None
@@ -137,7 +141,7 @@ class _JoiningRun:
                 self._place.enter_context(
                     hold_place(self._order.settings.output.directory, command=self._order.spec.command)
                 )
-                return await self._wait()
+                return await self._wait_on_record()
         except ExportError as error:
             return self._summary(exit_of(error), error)
 
@@ -149,7 +153,20 @@ class _JoiningRun:
     def _on_locked(self) -> None:
         """Give up the place for a waiting run, because this run has taken the lock."""
         self._holds_lock = True
+        self._record.forget()
         self._place.close()
+
+    async def _wait_on_record(self) -> Summary:
+        """Wait, and record how that ended unless this run has taken over."""
+        await self._find_holder()
+        await asyncio.to_thread(self._record.begin, self._joined)
+        try:
+            summary = await self._wait()
+        except ExportError as error:
+            summary = self._summary(exit_of(error), error)
+        if not self._holds_lock:
+            await asyncio.to_thread(self._record.end, summary)
+        return summary
 
     async def _wait(self) -> Summary:
         times, attempt_at, read_at, report_at = self._times, 0.0, 0.0, 0.0

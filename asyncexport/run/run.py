@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 from asyncexport.client.clock import HostClock, ServiceClock
@@ -29,14 +30,14 @@ from asyncexport.core.states import BundleRecord
 from asyncexport.core.summary import Snapshot, Summary
 from asyncexport.core.work_queue import WorkQueue
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import ExportError, UnavailableError
+from asyncexport.errors import ExportError, LedgerError, UnavailableError
 from asyncexport.ledger import Ledger, no_ledger, present
 from asyncexport.run.counters import RunCounters
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.first_contact import check_clocks, first_contact, time_is_unknown
 from asyncexport.run.following import PresentFollower
 from asyncexport.run.listeners import EventListeners, log_failed_listener
-from asyncexport.run.lock_wait import CHECK_SECONDS, LockWait, hold_or_wait
+from asyncexport.run.lock_wait import CHECK_SECONDS, LockWait, find_joined, hold_or_wait
 from asyncexport.run.logging_runs import logged
 from asyncexport.run.organisation import OrganisationCheck
 from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
@@ -186,10 +187,12 @@ async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger | None:
         StorageError: the ledger cannot be opened or created.
     """
     directory = run.settings.output.directory
-    await asyncio.to_thread(check_ledger_not_lost, directory)
-    if not instructions(run.spec).fills_gaps and not present(directory):
-        # There is nothing to resume. Do not create a directory whose name may be mistyped.
-        raise no_ledger(directory)
+    try:
+        await asyncio.to_thread(_check_ledger, run.spec, directory)
+    except LedgerError:
+        if await find_joined(directory) is None:
+            raise
+        # A rebuild may be making the ledger. Taking the lock fails as long as it does; then the check is repeated.
     mode = run.settings.output.access.folder_mode
     lock = stack.enter_context(ExitStack())
     notes = await hold_or_wait(
@@ -202,11 +205,24 @@ async def _open_directory(stack: AsyncExitStack, run: _Run) -> Ledger | None:
     run.counters.has_begun = True
     run.on_locked()
     # Check again under the lock: a rebuild that held the lock until now may have been killed.
-    await asyncio.to_thread(check_ledger_not_lost, directory)
+    await asyncio.to_thread(_check_ledger, run.spec, directory)
     ledger = await Ledger.open(directory)
     stack.push_async_callback(ledger.close)
     await ledger.check_if_small()
     return ledger
+
+
+def _check_ledger(spec: RunSpec, directory: Path) -> None:
+    """Check that there is a ledger, or that the run may create one.
+
+    Raises:
+        LedgerError: the ledger is lost, or the run needs a ledger and there is none.
+        StorageError: the folder of the ledger cannot be read.
+    """
+    check_ledger_not_lost(directory)
+    if not instructions(spec).fills_gaps and not present(directory):
+        # There is nothing to resume. Do not create a directory whose name may be mistyped.
+        raise no_ledger(directory)
 
 
 async def _access(run: _Run, ledger: Ledger) -> Access:

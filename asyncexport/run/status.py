@@ -1,11 +1,13 @@
 """Reads what `status` reports: from the ledger, the settings and the disk.
 
 1. Nothing is changed, and no archive is read: only its presence and size are compared with the ledger.
-2. A run that is in progress replaces files and records that afterwards. An archive that seems altered is therefore
+2. A nightly run that only joined another run is in a log of its own; both logs are shown as one.
+3. A run that is in progress replaces files and records that afterwards. An archive that seems altered is therefore
    looked up a second time, and bundles that a run works on are left out.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from asyncexport.config import Settings
@@ -16,8 +18,9 @@ from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AlteredArchive, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
+from asyncexport.core.health.run_order import in_order
 from asyncexport.core.states import Stored
-from asyncexport.ledger import LedgerReader, holder
+from asyncexport.ledger import Holder, LedgerReader, holder, joined_runs, waiting_run
 from asyncexport.run.ranges import NIGHTLY_SINCE, is_past
 from asyncexport.run.sentinel import open_shortfalls, read_memory
 
@@ -46,7 +49,8 @@ def read_status(
     configured = {export.name: export for export in settings.exports}
     known = {overview.name: overview for overview in ledger.overviews()}
     chosen = [name for name in dict.fromkeys((*known, *configured)) if not names or name in names]
-    accepted, runs, memory = ledger.accepted(), ledger.runs(), read_memory(ledger)
+    accepted, memory, where = ledger.accepted(), read_memory(ledger), settings.output.directory
+    recorded, joined = _marked(ledger.runs(), holder(where)), _marked(joined_runs(where), waiting_run(where))
     looked_up = set(known) if looks_up_files else set()
     exports = [
         ExportFacts(
@@ -62,17 +66,20 @@ def read_status(
     facts = DirectoryFacts(
         tuple(exports),
         since=_since(settings, ledger, now=now),
-        runs=tuple(runs),
+        runs=in_order(recorded, joined),
         hours=tuple(ledger.hours()),
-        in_progress=_is_in_progress(runs, settings.output.directory),
+        in_progress=bool(recorded) and recorded[-1].running,
     )
     return status_report(facts, now=now, again=again, max_behind=max_behind)
 
 
-def _is_in_progress(runs: Sequence[RunRecord], directory: Path) -> bool:
-    """Whether the newest run on record holds the lock; other commands may hold it for a moment."""
-    running = holder(directory)
-    return running is not None and bool(runs) and runs[-1].ended is None and runs[-1].command == running.command
+def _marked(runs: Sequence[RunRecord], running: Holder | None) -> list[RunRecord]:
+    """Return the runs; the newest is marked if it holds a lock, which other commands may also do for a moment."""
+    if not runs:
+        return []
+    newest = runs[-1]
+    is_running = running is not None and newest.ended is None and newest.command == running.command
+    return [*runs[:-1], replace(newest, running=is_running)]
 
 
 def nothing_of(export: Export) -> Overview:
@@ -92,7 +99,7 @@ def _since(settings: Settings, ledger: LedgerReader, *, now: float) -> int | Non
 
 
 def _altered(directory: Path, ledger: LedgerReader, overview: Overview) -> Iterator[AlteredArchive]:
-    """Yield the archives that were deleted or changed in size (rule 2)."""
+    """Yield the archives that were deleted or changed in size (rule 3)."""
     in_progress = {one.bundle for one in overview.unfinished if not one.parked}
     for record in ledger.stored(overview.name, ALL_TIME):
         if record.bundle in in_progress or not _fault(directory, record.stored):

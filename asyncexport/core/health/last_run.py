@@ -22,9 +22,9 @@ SIGNALS = {Exit.INTERRUPTED: "SIGINT (Ctrl-C)", Exit.TERMINATED: "SIGTERM or SIG
 """The exit codes of runs that a signal stopped."""
 
 
-def finished_runs(runs: Sequence[RunRecord], *, in_progress: bool) -> Sequence[RunRecord]:
-    """Return the runs without the one that is in progress (rule 1)."""
-    return runs[:-1] if in_progress and runs and runs[-1].ended is None else runs
+def finished_runs(runs: Sequence[RunRecord]) -> Sequence[RunRecord]:
+    """Return the runs that are not in progress (rule 1)."""
+    return [run for run in runs if not run.running]
 
 
 def fault_of_last_run(
@@ -33,12 +33,12 @@ def fault_of_last_run(
     """Say what is wrong with how the last run ended; "" if it ended well.
 
     Args:
-        runs: The runs on record, in the order they began.
+        runs: The runs on record, in the order they ended (`core.health.run_order`).
         in_progress: Whether a run is in progress.
         has_parked: Whether any bundle is parked and not accepted.
         accepted: The gaps that the user has accepted.
     """
-    finished = finished_runs(runs, in_progress=in_progress)
+    finished = finished_runs(runs)
     if not finished:
         return "" if in_progress else "no run is on record"
     last = finished[-1]

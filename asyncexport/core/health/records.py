@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.join_progress import JoinedRun
 from asyncexport.core.states import BundleRecord
 
 
@@ -20,6 +21,9 @@ class RunRecord:
         error: The error that ended it, in one line; "" if there was none.
         counts: The counts of its summary: `bundles`, `refreshed`, `audited`, `rows`, `bytes`, `requests`, `refused`; {}
             until it ends.
+        joined: The other run, if this one only waited for it, so that the ledger has no row for it. None: it was a run
+            of its own.
+        running: Whether it is still running. The ledger does not know that.
     """
 
     command: str
@@ -29,6 +33,8 @@ class RunRecord:
     exit_code: int | None = None
     error: str = ""
     counts: dict[str, Any] = field(default_factory=dict)
+    joined: JoinedRun | None = None
+    running: bool = False
 
 
 class HourCount(NamedTuple):

@@ -22,7 +22,7 @@ class DirectoryFacts:
     Attributes:
         exports: The facts on each export, those that are configured and not in the ledger included.
         since: Where nights begin, in seconds since 1970; None if no night was ever asked for.
-        runs: The runs on record, in the order they began.
+        runs: The runs on record, in the order they ended (`core.health.run_order`).
         hours: The requests on record by hour, in order.
         in_progress: Whether a run is in progress.
     """
@@ -55,7 +55,7 @@ class StatusReport:
         verdict: Whether all is well.
         exports: The report on each export.
         since: Where nights begin, in seconds since 1970; None if no night was ever asked for.
-        runs: The runs on record, in the order they began; the last one may be in progress.
+        runs: The runs on record, in the order they ended; the last ones may be in progress.
         hours: The requests on record by hour, in order.
         in_progress: Whether a run is in progress.
         now: The time at the service, in seconds since 1970.
@@ -117,7 +117,7 @@ def _verdict(facts: DirectoryFacts, reports: Sequence[ExportReport]) -> Verdict:
 
 
 def _all_well(facts: DirectoryFacts, judged: Sequence[ExportReport]) -> str:
-    finished = finished_runs(facts.runs, in_progress=facts.in_progress)
+    finished = finished_runs(facts.runs)
     return "; ".join(
         filter(
             None,
