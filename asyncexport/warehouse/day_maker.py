@@ -10,7 +10,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from asyncexport.core.warehouse.columns import Layout
+from asyncexport.core.warehouse.data_direct.columns import DataDirectRecipe
 from asyncexport.core.warehouse.days import DaySource
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectRequest:
+    """The file of the Data Direct table to make from the flat file.
+
+    Attributes:
+        file: Where to write the Parquet file. Not written if no event has a row.
+        receipt: Written to the metadata of the file.
+        recipe: The settings that change rows.
+    """
+
+    file: Path
+    receipt: str
+    recipe: DataDirectRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectMade:
+    """What was made of the events of a day.
+
+    Attributes:
+        rows: Rows in the file.
+        left_out: Events without a row, by their type in the export.
+        made_up: Rows for events that the export does not have (`identify = "per_session"`).
+    """
+
+    rows: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
+    made_up: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +60,7 @@ class DayRequest:
         max_row: The longest row in bytes; a longer one is quarantined.
         fields: The fields that the export asks for, as in its definition. If they lack one of the key, there is no
             `event_id`.
+        data_direct: The Data Direct table's file of the day; None if there is no such table.
     """
 
     output: Path
@@ -41,6 +73,7 @@ class DayRequest:
     memory: int = 1 << 30
     max_row: int = 64 << 20
     fields: tuple[str, ...] = ()
+    data_direct: DataDirectRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +85,11 @@ class DayMade:
         quarantined: Quarantined lines, by archive; only archives that have some.
         rescued: Rows that have something in `_rescued`.
         exact: Archives that were read row by row, with the reason for each.
+        data_direct: What was made of the events; None if nothing was asked for.
     """
 
     rows: dict[str, int]
     quarantined: dict[str, int] = field(default_factory=dict)
     rescued: int = 0
     exact: dict[str, str] = field(default_factory=dict)
+    data_direct: DataDirectMade | None = None

@@ -6,9 +6,11 @@
    its memory limit.
 3. At the end the rows in the file are counted by archive. If an archive does not have as many as the ledger says, the
    file is not to be published.
+4. The Data Direct table's file of the day is made from the finished flat file.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import duckdb
 
@@ -19,7 +21,8 @@ from asyncexport.core.warehouse.identifiers import literal
 from asyncexport.core.warehouse.reading import Names, field_names, texts_of_archives
 from asyncexport.errors import DayCountError
 from asyncexport.warehouse.checked_files import unchanged
-from asyncexport.warehouse.day_maker import DayMade, DayRequest
+from asyncexport.warehouse.data_direct import make_data_direct
+from asyncexport.warehouse.day_maker import DataDirectMade, DayMade, DayRequest
 
 
 def make_day(request: DayRequest) -> DayMade:
@@ -33,11 +36,20 @@ def make_day(request: DayRequest) -> DayMade:
     with unchanged(request.output, archives):
         full = [(str(request.output / one.path), one) for one in archives if one.rows]
         if not full:
-            return DayMade({one.path: 0 for one in archives})
+            return DayMade({one.path: 0 for one in archives}, data_direct=_data_direct(request, has_rows=False))
         with _connected(request) as duck:
             made = _made(request, duck, full)
     _check_counts(archives, made)
-    return made
+    return replace(made, data_direct=_data_direct(request, has_rows=any(made.rows.values())))
+
+
+def _data_direct(request: DayRequest, *, has_rows: bool) -> DataDirectMade | None:
+    """Make the file of the Data Direct table, if it was asked for."""
+    if request.data_direct is None:
+        return None
+    if not has_rows:
+        return DataDirectMade()
+    return make_data_direct(request.flat, request.data_direct, memory=request.memory, scratch=request.scratch)
 
 
 def _made(request: DayRequest, duck: duckdb.DuckDBPyConnection, full: Sequence[tuple[str, SourceArchive]]) -> DayMade:

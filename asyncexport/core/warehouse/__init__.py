@@ -7,6 +7,7 @@ columns         the columns of the flat table and their kinds
 csv_records     the fields of a CSV record
 day_statement   the statement that makes the file of a day
 days            the archives of each day, and the receipt that says what a day was made from
+data_direct     the Data Direct table: the same rows in the shape of Fullstory's own sync
 duckdb_sql      statements for DuckDB
 exact_reader    reads the content of an archive row by row
 identifiers     names and texts in SQL

@@ -1,0 +1,61 @@
+"""The columns of the Data Direct table, and the receipt that says what a day of it was made from.
+
+1. A day is made from the flat table's file of that day alone, so it can be deleted and made again.
+2. The columns and their order are those of the vendor's table `events`.
+3. An event has an id only if all fields of its key were exported. An export without one of them has no such table.
+4. Raise `RECIPE_VERSION` when the same flat file would make other rows: all days are made again.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from asyncexport.core.warehouse.choices import Identify, Suffixes
+from asyncexport.core.warehouse.columns import Column, ColumnKind, missing_key_fields
+
+RECIPE_VERSION = 1
+
+TABLE_SUFFIX = "__datadirect"
+"""Appended to the name of the flat table."""
+
+COLUMNS: tuple[Column, ...] = (
+    Column("event_id", ColumnKind.TEXT, "Id of the event, the same as in the flat table. Never equal to the vendor's."),
+    Column("event_time", ColumnKind.TIME, "When the event happened, by the device's clock."),
+    Column("processed_time", ColumnKind.TIME, "When the export was made: the latest time at which it was processed."),
+    Column("updated_time", ColumnKind.TIME, "When the export was made."),
+    Column("device_id", ColumnKind.INTEGER, "The device or browser (a cookie)."),
+    Column("session_id", ColumnKind.INTEGER, "The session, unique together with device_id. NULL if there is none."),
+    Column("view_id", ColumnKind.INTEGER, "The page load or screen."),
+    Column("event_type", ColumnKind.TEXT, "The type of the event, by the vendor's name in this table."),
+    Column("event_properties", ColumnKind.JSON, "What is special to the type of event.", is_text_in_bigquery=True),
+    Column("source_type", ColumnKind.TEXT, "Where the event was recorded: web or mobile_app."),
+    Column("source_properties", ColumnKind.JSON, "Page, browser, device and app.", is_text_in_bigquery=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DataDirectRecipe:
+    """The settings that change rows."""
+
+    identify: Identify = Identify.SEEN
+    suffixes: Suffixes = Suffixes.KEEP
+
+    def receipt(self, flat_receipt: str) -> str:
+        """Return the receipt of a day that is made from the flat file with this receipt, in hex."""
+        text = json.dumps([flat_receipt, RECIPE_VERSION, self.identify.value, self.suffixes.value])
+        return sha256(text.encode()).hexdigest()
+
+
+def refusal(export: str, fields: Iterable[str]) -> str:
+    """Return why an export with these `fields` can have no Data Direct table; "" if it can."""
+    missing = missing_key_fields(fields)
+    if not missing:
+        return ""
+    return f"the Data Direct table of {export} cannot be made: its rows have no {', '.join(missing)}"
+
+
+REFUSAL_HINT = (
+    "an event's id is made from these fields: add them to the fields of a new export, "
+    "or set enabled = false in [load.datadirect]"
+)

@@ -1,0 +1,236 @@
+"""The SQL statements that make a day of the Data Direct table from the flat table's file of that day.
+
+1. `flat` is the file. What SQL cannot do exactly is done in Python and joined: `urls` holds the parts of each URL that
+   is needed, `variables` the nested custom variables of each event that shows them, by prefix.
+2. `sessions` holds what is said about a session in other rows: the referrer of its first page and, if asked for, the
+   event from which an `identify` is made up.
+3. Each event of the flat file makes exactly one row or is counted as left out. The order is complete, so equal files
+   make equal bytes.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import orjson
+
+from asyncexport.core.warehouse.choices import Identify
+from asyncexport.core.warehouse.columns import ColumnKind, custom_column
+from asyncexport.core.warehouse.data_direct.columns import COLUMNS, RECIPE_VERSION
+from asyncexport.core.warehouse.data_direct.json_members import json_name
+from asyncexport.core.warehouse.data_direct.mapping import (
+    EVENT_TYPES,
+    FAILED_STATUS,
+    IDENTIFY,
+    LEFT_OUT,
+    OTHER_TYPES,
+    SOURCE,
+    Property,
+)
+from asyncexport.core.warehouse.data_direct.values import flat, json_object, json_text, time_text
+from asyncexport.core.warehouse.day_statement import COLUMNS_KEY, RECEIPT_KEY
+from asyncexport.core.warehouse.duckdb_sql import one_file
+from asyncexport.core.warehouse.identifiers import literal, quoted
+
+RECIPE_KEY = "recipe"
+"""The key of the recipe's version in the file's own metadata, beside those of the flat file."""
+
+GROUP_ROWS = 8 * 2048
+"""Rows in a row group of the file. DuckDB holds one in memory, and a row may have kilobytes."""
+
+TABLES = (
+    "CREATE TABLE urls (url VARCHAR, for_request BOOLEAN, parts VARCHAR)",
+    "CREATE TABLE variables (event_id VARCHAR, prefix VARCHAR, nested VARCHAR)",
+)
+"""The tables that Python fills."""
+
+EVENT_VARIABLES = "evt_"
+USER_VARIABLES = "user_"
+"""The prefixes of the custom variables that events show. Those of pages have no place in the Data Direct table."""
+
+_LEFT_OUT = (
+    f"coalesce({flat('EventType')} IN ({', '.join(map(literal, LEFT_OUT))}) OR ({flat('EventType')} = 'request' "
+    f"AND coalesce({flat('ReqStatus')}, 0) < {FAILED_STATUS}), false)"
+)
+
+_SESSION = f"{flat('UserId')} IS NOT NULL AND {flat('SessionId')} <> 0"
+
+
+def flat_file(path: str) -> str:
+    """Return the statement that names the flat file."""
+    return f"CREATE VIEW flat AS SELECT * FROM read_parquet({one_file(path)}, hive_partitioning = false)"
+
+
+def counts() -> str:
+    """Return the query for the number of events, and of those without an id."""
+    return f"SELECT count(*), count(*) FILTER (WHERE {flat('event_id')} IS NULL) FROM flat"
+
+
+def left_out() -> str:
+    """Return the query for the events that are left out, by type."""
+    return f"SELECT {flat('EventType')}, count(*) FROM flat WHERE {_LEFT_OUT} GROUP BY 1 ORDER BY 1"
+
+
+def sessions(identify: Identify) -> str:
+    """Return the statement that makes `sessions`: the first page's referrer, and the event to make an `identify` from.
+
+    That event is the first one with a user's id. The time of the `identify` is that of the session's first event.
+    """
+    page = f"coalesce({flat('PageStart')}, {flat('EventStart')}), {flat('PageId')}, {flat('PageRefererUrl')}"
+    has_key = f"{flat('UserAppKey')} <> ''"
+    source = "NULL"
+    if identify is Identify.PER_SESSION:
+        first = f"min(ROW({flat('EventStart')}, {flat('event_id')})) FILTER (WHERE {has_key})"
+        seen = f"coalesce(bool_or({flat('EventType')} = 'uservar' AND {has_key}), false)"
+        source = f"CASE WHEN NOT {seen} THEN struct_extract({first}, 2) END"
+    return (
+        f"CREATE TABLE sessions AS SELECT {flat('UserId')} AS device, {flat('SessionId')} AS session, "
+        f"struct_extract(min(ROW({page})), 3) AS referrer, "
+        f"CAST({source} AS VARCHAR) AS identified_by, min({flat('EventStart')}) AS first_time "
+        f"FROM flat WHERE {_SESSION} GROUP BY ALL"
+    )
+
+
+def urls() -> str:
+    """Return the query for the URLs of which the parts are needed, each once, and whether an event needs it."""
+    needed = (
+        f"SELECT {flat('PageUrl')} AS url, false AS is_request FROM flat WHERE NOT {_LEFT_OUT}",
+        f"SELECT {flat('ReqUrl')}, true FROM flat WHERE {flat('EventType')} = 'request' AND NOT {_LEFT_OUT}",
+        "SELECT referrer, false FROM sessions",
+    )
+    return f"SELECT url, bool_or(is_request) FROM ({' UNION ALL '.join(needed)}) WHERE url <> '' GROUP BY url"
+
+
+def variables(columns: Iterable[str]) -> str:
+    """Return the query for custom variables: the event, the prefix, and two JSON objects that hold them.
+
+    Args:
+        columns: The columns of the flat table. Custom variables among them are not in `vars`; they are in the second
+            object.
+    """
+    own = [_member(name) for name in columns if name.startswith((EVENT_VARIABLES, USER_VARIABLES))]
+    members = f"'{{' || concat_ws(',', {', '.join(own)}) || '}}'" if own else "NULL"
+    showing = {
+        EVENT_VARIABLES: f"{flat('EventType')} = 'custom'",
+        USER_VARIABLES: f"{flat('EventType')} = 'uservar' "
+        f"OR {flat('event_id')} IN (SELECT identified_by FROM sessions WHERE identified_by IS NOT NULL)",
+    }
+    return " UNION ALL ".join(
+        f"SELECT {flat('event_id')}, {literal(prefix)}, {flat('vars')}, {members} FROM flat WHERE {shows}"
+        for prefix, shows in showing.items()
+    )
+
+
+def _member(name: str) -> str:
+    """Return a member for a custom variable with a column: its value, or else the text that did not fit the column."""
+    pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+    rescued = json_text(f"json_extract_string({flat('_rescued')}, {literal(pointer)})")
+    column = flat(name)
+    match custom_column(name).kind:
+        case ColumnKind.TEXT:
+            value = json_text(column)
+        case ColumnKind.TIME:
+            value = f"'\"' || {time_text(column)} || '\"'"
+        case _:
+            value = f"CAST({column} AS VARCHAR)"
+    return f"{literal(json_name(name) + ':')} || coalesce({value}, {rescued})"
+
+
+def day(identify: Identify) -> tuple[str, ...]:
+    """Return the statements that make the table `day` and drop what it was made from.
+
+    Each has only some of the joins, and none of them sorts, so that they need little memory at the same time.
+    """
+    parts = "SELECT device, session, parts FROM sessions JOIN urls ON urls.url = sessions.referrer"
+    referrers = f"CREATE TABLE referrers AS {parts}"
+    made_up = () if identify is Identify.SEEN else (f"INSERT INTO day {_made_up()}",)
+    dropped = (f"DROP TABLE {name}" for name in ("sessions", "urls", "variables", "referrers"))
+    return (referrers, f"CREATE TABLE day AS {_events()}", *made_up, *dropped)
+
+
+def written(to: str, *, receipt: str) -> str:
+    """Return the statement that writes the rows of `day`, in order."""
+    order = ", ".join(quoted(name) for name in ("device_id", "session_id", "event_time", "event_id"))
+    facts = {
+        RECEIPT_KEY: receipt,
+        RECIPE_KEY: str(RECIPE_VERSION),
+        COLUMNS_KEY: orjson.dumps({column.name: column.says for column in COLUMNS}).decode(),
+    }
+    metadata = ", ".join(f"{literal(name)}: {literal(text)}" for name, text in facts.items())
+    return (
+        f"COPY (SELECT * FROM day ORDER BY {order}) TO {literal(to)} "
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {GROUP_ROWS}, KV_METADATA {{{metadata}}})"
+    )
+
+
+def _events() -> str:
+    types = " ".join(f"WHEN {literal(name)} THEN {literal(one.name)}" for name, one in EVENT_TYPES.items())
+    properties = " ".join(
+        f"WHEN {literal(name)} THEN {_properties(one.properties)}"
+        for name, one in EVENT_TYPES.items()
+        if one.properties
+    )
+    empty = ", ".join(literal(name) for name, one in EVENT_TYPES.items() if not one.properties)
+    type_ = flat("EventType")
+    return _rows(
+        event_id=flat("event_id"),
+        event_time=flat("EventStart"),
+        event_type=f"CASE {type_} {types} ELSE {type_} END",
+        variables=f"CASE {type_} WHEN 'custom' THEN {literal(EVENT_VARIABLES)} ELSE {literal(USER_VARIABLES)} END",
+        properties=f"CASE WHEN {type_} IN ({empty}) THEN NULL "
+        f"ELSE CASE {type_} {properties} ELSE {_properties(OTHER_TYPES)} END END",
+        rest=f"WHERE NOT {_LEFT_OUT}",
+    )
+
+
+def _made_up() -> str:
+    """Return the query for events that the export does not have.
+
+    The id names the day, since a session may last past midnight.
+    """
+    numbers = (f"CAST({flat(name)} AS VARCHAR)" for name in ("UserId", "SessionId"))
+    date = "strftime(make_timestamp(epoch_us(flat._bundle_start)), '%Y-%m-%d')"
+    parts = " || ',' || ".join(json_text(one) for one in (*numbers, flat("UserAppKey"), date))
+    return _rows(
+        event_id=f"'ax1i-' || md5('[' || {parts} || ']')",
+        event_time="sessions.first_time",
+        event_type=literal(IDENTIFY.name),
+        variables=literal(USER_VARIABLES),
+        properties=_properties(IDENTIFY.properties),
+        rest=f"JOIN sessions ON sessions.identified_by = {flat('event_id')}",
+    )
+
+
+def _rows(*, event_id: str, event_time: str, event_type: str, variables: str, properties: str, rest: str) -> str:
+    app = " OR ".join(f"{flat(name)} <> ''" for name in ("AppName", "AppPackageName", "AppDeviceModel", "AppVersion"))
+    is_app = f"lower({flat('PagePlatform')}) NOT IN ('', 'web') OR {app}"
+    values = {
+        "event_id": event_id,
+        "event_time": event_time,
+        "processed_time": flat("_exported_at"),
+        "updated_time": flat("_exported_at"),
+        "device_id": flat("UserId"),
+        "session_id": f"nullif({flat('SessionId')}, 0)",
+        "view_id": flat("PageId"),
+        "event_type": event_type,
+        "event_properties": f"coalesce({properties}, '{{}}')",
+        "source_type": f"CASE WHEN {is_app} THEN 'mobile_app' ELSE 'web' END",
+        "source_properties": f"coalesce({_properties(SOURCE)}, '{{}}')",
+    }
+    columns = ", ".join(f"{values[column.name]} AS {quoted(column.name)}" for column in COLUMNS)
+    own = f"LEFT JOIN variables ON variables.event_id = {flat('event_id')} AND variables.prefix = {variables}"
+    return f"SELECT {columns} FROM flat {_JOINS} {own} {rest}"
+
+
+_REQUEST = quoted("ReqUrl")
+_REFERRER = quoted("PageRefererUrl")
+
+_JOINS = (
+    f"LEFT JOIN urls AS {quoted('PageUrl')} ON {quoted('PageUrl')}.url = {flat('PageUrl')} "
+    f"LEFT JOIN (SELECT * FROM urls WHERE for_request) AS {_REQUEST} ON {_REQUEST}.url = {flat('ReqUrl')} "
+    f"LEFT JOIN referrers AS {_REFERRER} ON {_REFERRER}.device = {flat('UserId')} "
+    f"AND {_REFERRER}.session = {flat('SessionId')}"
+)
+"""What holds URL parts is named by the column whose parts they are, as `mapping.url` expects."""
+
+
+def _properties(properties: Sequence[Property]) -> str:
+    return json_object((one.path, one.value.sql) for one in properties)
