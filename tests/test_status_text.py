@@ -4,8 +4,10 @@ import io
 import os
 import pty
 import termios
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +15,7 @@ from asyncexport.cli.status_text import IF_WANTED, MOST_NAMED, export_lines, fit
 from asyncexport.core.bundles import DAY
 from asyncexport.core.health.records import RunRecord
 from asyncexport.core.health.report import StatusReport
+from asyncexport.core.parking import ParkedTimes
 from asyncexport.core.states import Failed, Planned
 from asyncexport.display import Outlet, ResultLines
 from tests.page_rig import FIRST, MadeUpExport, report_on
@@ -97,6 +100,43 @@ def test_tables_are_broken_between_words_on_a_narrow_terminal():
     lines = [part for line in export_lines(report.exports[0], now=report.now) for part in fitted(line, 60)]
     long = [line for line in lines if len(line) > 60]
     assert [line.split(" asyncexport ")[0] for line in long] == [f"    {IF_WANTED.rstrip()}"]
+
+
+@pytest.mark.parametrize("columns", [40, 49, 50, 80])
+def test_the_picture_of_weeks_is_never_broken(columns):
+    """On a narrow terminal, each week is still one line, with its characters below the names of their days."""
+    made = MadeUpExport(days=6)
+    made.spoil(10)
+    report = report_on(made)
+    exported = export_lines(report.exports[0], now=report.now, columns=columns)
+    lines = [part for line in exported for part in fitted(line, columns)]
+    head, first = next((one, lines[at + 1]) for at, one in enumerate(lines) if one.lstrip().startswith("week of"))
+    assert max(len(head), len(first)) <= columns
+    picture = first.removesuffix("  30 min missing").lstrip().removeprefix("2025-12-29")
+    assert picture.replace(" ", "") == "-" + "#" * 15
+    assert head.index("Thu") == first.index("-###")
+
+
+def test_the_pieces_of_a_bundle_are_one_entry():
+    """They are parked one after the other; the entry has the time after which nights retry all of them."""
+    made = MadeUpExport(days=3, width=300)
+    for number in range(6, 12):
+        made.spoil(number, Failed("no"))
+    made.spoil(20, Failed("no"))
+    made.spoil(21, Failed("another reason"))
+    report = report_on(made).exports[0]
+    bundles = [made.bundle(number) for number in (*range(6, 12), 20, 21)]
+    times = {bundle: ParkedTimes(1, FIRST + number) for number, bundle in enumerate(bundles)}
+    report = replace(report, overview=replace(report.overview, parked_times=times))
+    lines = list(export_lines(report, now=FIRST))
+    at = lines.index("  parked      8")
+    nights = "retried by the first nightly run after 2026-01-01T18:00:0"
+    assert lines[at + 1 : at + 4] == [
+        f"                2026-01-01T00:30:00Z to 2026-01-01T01:00:00Z (6 bundles): no; {nights}5Z",
+        f"                2026-01-01T01:40:00Z to 2026-01-01T01:45:00Z: no; {nights}6Z",
+        f"                2026-01-01T01:45:00Z to 2026-01-01T01:50:00Z: another reason; {nights}7Z",
+    ]
+    assert len(lines) == at + 4
 
 
 def test_only_a_terminal_has_columns():

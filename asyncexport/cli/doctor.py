@@ -128,9 +128,10 @@ def _print(session: Session, check: Check) -> None:
     if session.quiet and check.level is Level.OK:
         return
     advice = session.invocation.pasteable(check.advice)
-    session.say(f"{check.level.value:<4}  {check.name:<{NAME_COLUMNS}}  {plain(check.message)}")
+    hanging = 6 + NAME_COLUMNS + 2
+    session.say_fitted(f"{check.level.value:<4}  {check.name:<{NAME_COLUMNS}}  {plain(check.message)}", hanging=hanging)
     if advice:
-        session.say(f"      {'':<{NAME_COLUMNS}}  {plain(advice)}")
+        session.say_fitted(f"{'':<{hanging}}{plain(advice)}", hanging=hanging)
 
 
 def _verdict(checks: list[Check], code: Exit) -> str:

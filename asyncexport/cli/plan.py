@@ -202,15 +202,17 @@ def _show_bundles(session: Session, found: "Survey") -> None:
             "to refresh": work.refreshes,
         }
         named = ", ".join(f"{show_count(count)} {what}" for what, count in parts.items() if count)
-        session.say(f"{work.export.name}: {work.span}, in bundles of {_width(work.export.bundle_seconds)}")
-        session.say(
+        session.say_fitted(f"{work.export.name}: {work.span}, in bundles of {_width(work.export.bundle_seconds)}")
+        session.say_fitted(
             f"  {count_of(work.count, 'bundle', 'bundles')} to do{f' ({named})' if named else ''}, "
             f"{show_count(work.stored_before)} already stored"
         )
         if resting := len(work.paused):
-            session.say(f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later nightly run")
+            session.say_fitted(
+                f"  {count_of(resting, 'parked bundle waits', 'parked bundles wait')} for a later nightly run"
+            )
         if audits:
-            session.say(f"  {count_of(audits, 'stored bundle', 'stored bundles')} to audit after that")
+            session.say_fitted(f"  {count_of(audits, 'stored bundle', 'stored bundles')} to audit after that")
 
 
 def _show_cost(session: Session, asked: Asked, found: "Survey", *, other_widths: Look | None, now: float) -> None:
@@ -237,14 +239,16 @@ def _show_estimates(
         rows.append((NAMES[one.reading], show_count(one.requests), f"{available:.0f}", done_in, ends))
     _say_table(session, rows, right=frozenset({1, 2}))
     session.say()
-    session.say(_assumed_reading(settings, found, now=now))
+    session.say_fitted(_assumed_reading(settings, found, now=now))
     source = (
         f"the median of {show_count(found.operations_seen)} so far" if found.operations_seen else "[polling] expected"
     )
-    session.say(f"assumes that an operation takes {show_duration(found.median_seconds)} ({source})")
+    session.say_fitted(f"assumes that an operation takes {show_duration(found.median_seconds)} ({source})")
     if looks := estimates[0].second_looks:
         files = count_of(looks, "empty file", "empty files")
-        session.say(f"assumes that {files} will be downloaded twice to confirm it, at one more results call each")
+        session.say_fitted(
+            f"assumes that {files} will be downloaded twice to confirm it, at one more results call each"
+        )
 
 
 def _show_widths(session: Session, asked: Asked, *, look: Look, now: float) -> None:

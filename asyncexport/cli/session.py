@@ -164,6 +164,19 @@ class Session:
         if not self.as_json:
             self.results.line(text)
 
+    def say_fitted(self, text: str, *, hanging: int = 4) -> None:
+        """Print a line of the result, broken between words if it is too long for the terminal.
+
+        A line with a command is not broken: the terminal wraps it, so that the command is copied as one line. Further
+        lines are indented by `hanging`.
+        """
+        from asyncexport.display import wrapped
+
+        columns = self.results.columns()
+        lines = [text] if columns is None or "`" in text else wrapped(text, columns, hanging=hanging)
+        for line in lines:
+            self.say(line)
+
     def record(self, kind: str, **facts: Any) -> None:
         """Print a JSON object of the result, if results are JSON."""
         if self.as_json:

@@ -210,7 +210,7 @@ def show_simulation(
     session.record("assumed", **_assumptions_record(assumed), notes=notes)
     session.say()
     for note in notes:
-        session.say(note)
+        session.say_fitted(note)
 
 
 def _read_known(asked: Asked) -> Known:

@@ -158,7 +158,7 @@ def _say_verdict(session: Session, verdict: Verdict) -> None:
 
 def _nothing_yet(session: Session, asked: "Asked", page: PageWriter) -> Summary:
     """Report an empty directory."""
-    message = f"nothing exported yet: {asked.settings.output.directory} has no ledger"
+    message = plain(f"nothing exported yet: {asked.settings.output.directory} has no ledger")
     page.write_reason(message)
     session.say(message)
     session.record("note", message=message)
@@ -189,7 +189,7 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, 
     for one in report.exports:
         session.record("export", **export_record(one))
         _say(session)
-        for line in export_lines(one, now=report.now):
+        for line in export_lines(one, now=report.now, columns=session.results.columns()):
             _say(session, line)
     session.record("runs", runs=[run_record(run) for run in (report.runs[-runs:] if runs else ())])
     if last_run and not running:

@@ -10,14 +10,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from asyncexport.cli.invocation import PROGRAM
-from asyncexport.core.bundles import day, show
+from asyncexport.core.bundles import Bundle, day, show
 from asyncexport.core.health.gap_list import STARTED, is_optional, listed_gaps
 from asyncexport.core.health.last_run import how_it_ended
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.weeks import CELLS_PER_WEEK, WEEK_SECONDS
-from asyncexport.core.states import BundleRecord, Ready
+from asyncexport.core.states import Ready
 from asyncexport.core.text import show_duration
-from asyncexport.display import count_of, plain, show_bytes, show_count, show_minute, table, wrapped
+from asyncexport.display import count_of, merged_problems, plain, show_bytes, show_count, show_minute, table, wrapped
 
 if TYPE_CHECKING:
     from asyncexport.core.health.export_report import ExportReport
@@ -42,6 +42,13 @@ NEWEST_WEEKS = 4
 CELLS_PER_DAY = CELLS_PER_WEEK // 7
 
 DAY_NAMES = "Mon  Tue  Wed  Thu  Fri  Sat  Sun"
+
+NARROW_DAY_NAMES = "Mon Tue Wed Thu Fri Sat Sun"
+"""The names above the four characters of each day, without spaces between the days."""
+
+WEEK_COLUMNS = 50
+"""The columns of a week's line. On a narrower terminal it has no indentation and no spaces between the days: it is a
+picture, and must not be broken."""
 
 LABEL = re.compile(r"  [a-z][a-z ]{10} (?=\S)")
 """The beginning of a line made by `_labelled`, if it has a label."""
@@ -93,8 +100,8 @@ def _run_row(run: "RunRecord") -> tuple[str, ...]:
     return began, command, show_duration(seconds), f"exit {run.exit_code}", ", ".join(filter(None, parts))
 
 
-def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
-    """Describe one export."""
+def export_lines(report: "ExportReport", *, now: float, columns: int | None = None) -> Iterator[str]:
+    """Describe one export, for a terminal with this many columns; None: it is not shown on a terminal."""
     overview = report.overview
     definition = overview.definition
     yield f"{overview.name}: {definition.type.value}s of {plain(definition.segment)}, as {definition.format.value}"
@@ -110,10 +117,9 @@ def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
         if report.due is not None:
             settled = report.due.settled
             yield _labelled("settled", f"up to {show(settled)}{_behind(settled - covered[-1].end)}")
-    yield from week_lines(report.weeks)
+    yield from week_lines(report.weeks, is_narrow=columns is not None and columns < WEEK_COLUMNS)
     yield from _gap_lines(report)
-    altered = [f"{show(one.record.bundle.range.start)}: {one.reason}" for one in report.altered]
-    yield from _list_lines("altered", altered)
+    yield from _bundle_lines("altered", [(one.record.bundle, one.reason, None) for one in report.altered])
     yield from _list_lines("overlaps", [f"{later} with {earlier}" for earlier, later in overview.overlaps])
     unsettled = [
         f"{one.bundle.range}: exported at {show(one.stored.exported_at)}" for one in overview.unsettled if one.stored
@@ -122,29 +128,29 @@ def export_lines(report: "ExportReport", *, now: float) -> Iterator[str]:
     if overview.in_progress:
         yield _labelled("in progress", _in_progress(overview))
     yield from _shortfall_lines(report)
-    accepted = [f"{one.bundle.range}: {plain(one.reason)}" for one in report.accepted]
-    yield from _list_lines("accepted", accepted)
+    yield from _bundle_lines("accepted", [(one.bundle, one.reason, None) for one in report.accepted])
     for label, kept in (("parked", False), ("kept", True)):
         listed = [one for one in report.open_parked if one.kept == kept]
-        yield from _list_lines(label, [f"{_parked(one)}{_next_try(overview, one)}" for one in listed])
+        yield from _bundle_lines(label, [(one.bundle, why_parked(one), overview.next_try(one)) for one in listed])
     if overview.last_at is not None:
         yield _labelled("last change", f"{show(overview.last_at)}, {show_duration(max(1, now - overview.last_at))} ago")
 
 
-def week_lines(weeks: "Sequence[Week]") -> Iterator[str]:
+def week_lines(weeks: "Sequence[Week]", *, is_narrow: bool = False) -> Iterator[str]:
     """Show coverage, a line per week; of the older weeks, those that are alike in all their cells share a line."""
     if not weeks:
         return
     lines: list[str] = []
+    one_week = _narrow_week_line if is_narrow else _week_line
     older, newest = weeks[:-NEWEST_WEEKS], weeks[-NEWEST_WEEKS:]
     for mark, group in groupby(older, key=lambda week: week.only_mark):
         members = list(group)
-        lines += [_weeks_line(members, mark)] if mark and len(members) > 1 else map(_week_line, members)
-    lines += map(_week_line, newest)
+        lines += [_weeks_line(members, mark)] if mark and len(members) > 1 else map(one_week, members)
+    lines += map(one_week, newest)
     used = {mark for week in weeks for mark in week.cells}
     yield _labelled("weeks", "a character for every six hours, UTC")
     yield f"    {'  '.join(entry for entry in LEGEND if entry[0] in used)}"
-    yield f"    {'week of':<12}{DAY_NAMES}"
+    yield f"{'week of':<11}{NARROW_DAY_NAMES}" if is_narrow else f"    {'week of':<12}{DAY_NAMES}"
     if len(lines) > MOST_WEEKS:
         yield f"    {show_count(len(lines) - MOST_WEEKS)} earlier lines are left out; --json lists all weeks"
     yield from lines[-MOST_WEEKS:]
@@ -161,6 +167,10 @@ def _week_line(week: "Week") -> str:
     days = (week.cells[at : at + CELLS_PER_DAY] for at in range(0, CELLS_PER_WEEK, CELLS_PER_DAY))
     missing = f"  {show_duration(week.missing_seconds)} missing" if week.missing_seconds else ""
     return f"    {day(week.start)}  {' '.join(days)}{missing}".rstrip()
+
+
+def _narrow_week_line(week: "Week") -> str:
+    return f"{day(week.start)} {week.cells}".rstrip()
 
 
 def _gap_lines(report: "ExportReport") -> Iterator[str]:
@@ -205,15 +215,6 @@ def _shortfall_lines(report: "ExportReport") -> Iterator[str]:
     yield from _left_out(len(report.shortfalls))
 
 
-def _parked(record: BundleRecord) -> str:
-    return f"{show(record.bundle.range.start)}: {plain(why_parked(record))}"
-
-
-def _next_try(overview: "Overview", record: BundleRecord) -> str:
-    due = overview.next_try(record)
-    return "" if due is None else f"; retried by the first nightly run after {show(due)}"
-
-
 def _in_progress(overview: "Overview") -> str:
     """Count the bundles in flight at the service and those ready to download."""
     ready = sum(isinstance(one.state, Ready) for one in overview.unfinished)
@@ -223,6 +224,18 @@ def _in_progress(overview: "Overview") -> str:
 
 def _behind(seconds: int) -> str:
     return f", {show_duration(seconds)} after the last archive" if seconds > 0 else ""
+
+
+def _bundle_lines(label: str, problems: Sequence[tuple[Bundle, str, float | None]]) -> Iterator[str]:
+    """List bundles with their problems; adjacent ones with the same problem are one entry."""
+    if not problems:
+        return
+    merged = merged_problems(problems)
+    yield _labelled(label, show_count(len(problems)))
+    for one in merged[:MOST_NAMED]:
+        yield _labelled("", f"  {one.range}{plain(one.details)}")
+    if left := sum(one.count for one in merged[MOST_NAMED:]):
+        yield _labelled("", f"  and {show_count(left)} more; --json lists all")
 
 
 def _list_lines(label: str, items: Sequence[str]) -> Iterator[str]:

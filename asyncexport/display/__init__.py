@@ -21,7 +21,7 @@
 
 from asyncexport.core.text import show_bytes
 from asyncexport.display.audit_text import audit_lines
-from asyncexport.display.closing_text import closing_line, closing_lines, look_command
+from asyncexport.display.closing_text import closing_line, closing_lines, look_command, merged_problems
 from asyncexport.display.formatting import count_of, fitted_table, plain, show_count, show_minute, table, wrapped
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.output import Outlet, StandardStreams
@@ -41,6 +41,7 @@ __all__ = [
     "fitted_table",
     "listening",
     "look_command",
+    "merged_problems",
     "plain",
     "show_bytes",
     "show_count",

@@ -47,28 +47,43 @@ class MergedProblem:
         range: The range of all of them.
         count: The number of bundles.
         reason: The problem.
+        next_try: When a pause ends after which nightly runs retry all of them; None if they do not pause.
     """
 
     export: str
     range: Range
     count: int
     reason: str
+    next_try: float | None = None
 
     def __str__(self) -> str:
         """Return it for messages."""
+        return f"{self.export} {self.range}{self.details}"
+
+    @property
+    def details(self) -> str:
+        """What follows the range in a message."""
         count = "" if self.count == 1 else f" ({show_count(self.count)} bundles)"
-        return f"{self.export} {self.range}{count}: {self.reason}"
+        later = "" if self.next_try is None else f"; retried by the first nightly run after {show(self.next_try)}"
+        return f"{count}: {self.reason}{later}"
 
 
-def merged_problems(problems: Iterable[tuple[Bundle, str]]) -> list[MergedProblem]:
-    """Return the problems of bundles in order, with adjacent bundles that have the same problem as one."""
+def merged_problems(problems: Iterable[tuple[Bundle, str, float | None]]) -> list[MergedProblem]:
+    """Return the problems of bundles in order, with adjacent bundles that have the same problem as one.
+
+    Args:
+        problems: Bundles, each with its problem and the time after which nightly runs retry it, if it pauses. These
+            times may differ: the pieces of a bundle are parked one after the other.
+    """
     found: list[MergedProblem] = []
-    for bundle, reason in sorted(problems):
+    for bundle, reason, due in sorted(problems, key=lambda one: one[0]):
         last, own = found[-1] if found else None, bundle.range
-        if last and (last.export, last.range.end, last.reason) == (bundle.export, own.start, reason):
-            found[-1] = MergedProblem(last.export, Range(last.range.start, own.end), last.count + 1, reason)
+        same = (bundle.export, own.start, reason, due is None)
+        if last and (last.export, last.range.end, last.reason, last.next_try is None) == same:
+            latest = None if due is None or last.next_try is None else max(due, last.next_try)
+            found[-1] = MergedProblem(last.export, Range(last.range.start, own.end), last.count + 1, reason, latest)
         else:
-            found.append(MergedProblem(bundle.export, own, 1, reason))
+            found.append(MergedProblem(bundle.export, own, 1, reason, due))
     return found
 
 
@@ -97,7 +112,7 @@ def closing_lines(summary: Summary, *, look: str = "", hung_up: bool = False) ->
     if tally.refreshed.bundles:
         lines.append(_refreshed(tally.refreshed, word="repaired" if summary.command == "verify" else "refreshed"))
     lines += audit_lines(tally.audit)
-    parked = merged_problems((bundle, f"{why}{_next_try(tally, bundle)}") for bundle, why in tally.parked.items())
+    parked = merged_problems((bundle, why, tally.next_tries.get(bundle)) for bundle, why in tally.parked.items())
     lines += [plain(f"parked: {one}") for one in parked[:MOST_PROBLEMS]]
     if left := sum(one.count for one in parked[MOST_PROBLEMS:]):
         lines.append(f"parked: {show_count(left)} more; `asyncexport status` lists all")
@@ -194,12 +209,6 @@ def _refreshed(refreshed: Refreshed, *, word: str) -> str:
 
 def _problem(kind: str, bundle: Bundle, reason: str) -> str:
     return plain(f"{kind}: {bundle.export} {show(bundle.range.start)}: {reason}")
-
-
-def _next_try(tally: Tally, bundle: Bundle) -> str:
-    """Say when a parked bundle that this run left alone is retried."""
-    due = tally.next_tries.get(bundle)
-    return "" if due is None else f"; retried by the first nightly run after {show(due)}"
 
 
 def _data(summary: Summary) -> str:
