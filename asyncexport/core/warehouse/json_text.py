@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-PARSED_BYTES = 1 << 20
+PARSED_BYTES = 256 << 10
 """A longer row is not parsed here, since an object per value takes many times the row's memory."""
 
 DEEPEST_LEVEL = 128

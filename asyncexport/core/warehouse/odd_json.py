@@ -26,7 +26,6 @@ SIGN = re.compile(r"[ \t\n\r]*+(.?)", re.DOTALL)
 OPEN_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+\\?', re.DOTALL)
 STRING_OR_BLANKS = re.compile(rf"{STRING}|[ \t\n\r]++")
 SURROGATE = re.compile("[\ud800-\udfff]")
-STRAY_BYTE = re.compile("[\udc80-\udcff]")
 CLOSED_BY = {"{": "}", "[": "]"}
 
 
@@ -184,4 +183,4 @@ def without_surrogates(text: str) -> str:
 
 def with_visible_bytes(text: str) -> str:
     r"""Return a text with `\xff` and the like for bytes that are not UTF-8."""
-    return STRAY_BYTE.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
