@@ -2043,6 +2043,25 @@ def test_the_help_of_a_command_lists_its_exit_codes(run, name):
     assert [line for line in ran.out if len(line) > 80] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "error"),
+    [
+        (("deploy",), "missing argument 'TARGET': choose from systemd, cron, kubernetes, airflow"),
+        (("completion",), "missing argument 'SHELL': choose from bash, zsh, fish"),
+        (("accept",), "missing argument 'FROM'"),
+        (("status", "--runs", "-1"), "invalid value for '--runs': must be greater than or equal to 0"),
+        (
+            ("deploy", "now"),
+            "invalid value for 'TARGET': 'now' is not one of 'systemd', 'cron', 'kubernetes', 'airflow'",
+        ),
+    ],
+)
+def test_an_error_of_usage_is_one_complete_line(run, command, error):
+    """Typer writes some of them over several lines, and pydantic has its own beginnings."""
+    ran = run(*command)
+    assert (ran.code, ran.errors[0]) == (Exit.USAGE, error)
+
+
 def test_a_missing_command_is_a_usage_error(run):
     """The hint refers to the help."""
     ran = run()

@@ -26,6 +26,12 @@ TYPER_USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
 BUG_HINT = "this is a bug in asyncexport: please report it with the output of the same command with -vv"
 
 
+CHOICES = "Choose from:"
+"""What precedes the possible values in typer's message about a missing argument."""
+
+PYDANTICS_WORDS = {"Value error, ": "", "Input should be ": "must be "}
+"""The beginnings of pydantic's messages, and what replaces them."""
+
 LAST_OUTPUT_SECONDS = 1.0
 """How long to wait for readers of stdout and stderr after a signal asked the program to stop waiting."""
 
@@ -134,8 +140,13 @@ def _in_one_line(session: "Session", errors: list[ExportError]) -> ExportError:
 
 def _usage_error(error: Any, *, command: str) -> ExportError:
     """Turn typer's message into the form of ours: one line, no capital letter, no full stop."""
-    # Pydantic reads some values for typer, and starts its messages with "Value error".
-    message = error.format_message().split("\n")[0].strip().rstrip(".").replace(": Value error, ", ": ")
+    message, _, choices = error.format_message().partition("\n")
+    # The choices of a missing argument are on lines of their own.
+    message, has_choices, _ = message.strip().partition(f". {CHOICES}")
+    message = f"{message}: choose from {' '.join(choices.split())}" if has_choices else message.rstrip(".")
+    # Pydantic reads some values for typer.
+    for pydantics, ours in PYDANTICS_WORDS.items():
+        message = message.replace(f": {pydantics}", f": {ours}")
     nearest = get_close_matches(getattr(error, "option_name", ""), getattr(error, "possibilities", None) or (), n=1)
     if nearest:
         message = f"{error.message.rstrip('.')} (did you mean {nearest[0]}?)"
