@@ -305,7 +305,7 @@ async def test_the_page_exists_before_the_ledger(tmp_path, sandbox, caplog):
 
     pages: list[str] = []
     assert (await monitored(settings, spec, work, key=key, dashboard=dashboard)).exit_code is Exit.DONE
-    assert '<p id="verdict">everyone-events: nothing is stored yet</p>' in pages[0]
+    assert '<p id="verdict">a run is in progress</p>' in pages[0]
     assert '"name":"everyone-events"' in pages[0]
 
 

@@ -1,6 +1,7 @@
 """What is stored, what is missing and whether all is well, from facts and the time alone."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from asyncexport.core.health.layers import layered
 from asyncexport.core.health.missing import MISSING, Coverage, Piece
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, AlteredArchive, RunRecord
-from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
+from asyncexport.core.health.report import DirectoryFacts, StatusReport, Verdict, status_report
 from asyncexport.core.health.weeks import MARKS, OUTSIDE, WEEK_SECONDS, weeks_of
 from asyncexport.core.states import BundleRecord, Created, Failed, FewerRows, Planned, State, Stored
 
@@ -491,6 +492,24 @@ def test_a_killed_run_is_unhealthy_and_a_running_one_is_not():
     assert not fault_of_last_run((WELL, running), in_progress=True, has_parked=False, accepted=())
     assert fault_of_last_run((killed, running), in_progress=True, has_parked=False, accepted=())
     assert not fault_of_last_run((running,), in_progress=True, has_parked=False, accepted=())
+
+
+def test_nothing_is_late_during_a_backfill_without_nights():
+    """A first backfill may take weeks, and nothing is wrong with it unless it has recorded nothing for a day or two."""
+    started = record(20, 21, Created(1, 0.0, "id"))
+    known = overview(span(0, 20), unfinished=(started,))
+    running: dict[str, Any] = {"settled": 400, "runs": (RunRecord("backfill", 5.0, running=True),), "in_progress": True}
+    fresh = replace(known, last_at=MONDAY + 400 * HALF_HOUR + EXPORT.settle_seconds - 60.0)
+    found = report(fresh, since=None, **running)
+    assert found.verdict == Verdict(
+        healthy=True, reason=f"a run is in progress; everything requested is stored up to {show(span(0, 20).end)}"
+    )
+    assert report(overview(), since=None, **running).verdict.reason == "a run is in progress"
+    assert not report(replace(known, last_at=MONDAY + 0.0), since=None, **running).verdict.healthy
+    assert not report(fresh, since=0, **running).verdict.healthy
+    assert not report(fresh, since=None, settled=400).verdict.healthy
+    parked = overview(span(0, 20), unfinished=(record(20, 21, Failed("no")),))
+    assert "1 bundle parked" in report(parked, since=None, **running).verdict.reason
 
 
 def test_a_first_run_in_progress_is_reported():

@@ -299,6 +299,15 @@ FIRING: dict[str, tuple[dict[str, str], str]] = {
     "behind": ({'settled_lag_seconds{export="e"}': "108001x4000"}, "AsyncexportBehind"),
     "parked": ({'parked_bundles{export="e",kind="overdue"}': "1x4000"}, "AsyncexportParked"),
     "gap": ({'gap_seconds{export="e",reason="never asked"}': "1800x4000"}, "AsyncexportGap"),
+    "started": ({'gap_seconds{export="e",reason="in progress"}': "1800x4000"}, "AsyncexportGap"),
+    "started by a run in progress": (
+        {'gap_seconds{export="e",reason="in progress"}': "1800x4000", "run_in_progress": "1x4000"},
+        "",
+    ),
+    "never asked for during a run": (
+        {'gap_seconds{export="e",reason="never asked"}': "1800x4000", "run_in_progress": "1x4000"},
+        "AsyncexportGap",
+    ),
     "a gap that is filled within a day": (
         {'gap_seconds{export="e",reason="in progress"}': "1800x1400 0x2600"},
         "",

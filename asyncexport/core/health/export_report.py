@@ -135,7 +135,7 @@ def export_report(
         accepted=facts.accepted,
         altered=facts.altered,
         open_parked=open_parked,
-        problems=tuple(_problems(facts, pieces, open_parked, due)),
+        problems=tuple(_problems(facts, pieces, open_parked, due, run_in_progress=run_in_progress)),
         shortfalls=facts.shortfalls,
         shortfalls_fail=facts.shortfalls_fail,
         started=started_time(gaps, facts.overview, due, run_in_progress=run_in_progress, option=option, again=again),
@@ -148,12 +148,17 @@ def _due(export: Export, *, since: int | None, now: float, max_behind: float) ->
 
 
 def _problems(
-    facts: ExportFacts, pieces: Sequence[Piece], parked: Sequence[BundleRecord], due: Due | None
+    facts: ExportFacts,
+    pieces: Sequence[Piece],
+    parked: Sequence[BundleRecord],
+    due: Due | None,
+    *,
+    run_in_progress: bool,
 ) -> Iterator[str]:
     if facts.export is None or due is None:
         return
     found = (
-        *delays(facts.overview, pieces, due),
+        *delays(facts.overview, pieces, due, run_in_progress=run_in_progress),
         *faults(facts.overview, parked, facts.altered),
         *unsettled(facts.overview, due, settle_seconds=facts.export.settle_seconds),
         *(few_rows(facts.shortfalls) if facts.shortfalls_fail else ()),

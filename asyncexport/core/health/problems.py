@@ -5,6 +5,8 @@
    no night, time that no run has requested is no problem either.
 3. An archive that was kept because the new export has far fewer rows is no problem: the run that kept it reported it.
 4. What the user has accepted is no problem.
+5. If no night was ever asked for, nothing is late while a run is in progress: a first backfill may take weeks. A run
+   that has recorded nothing for longer than the allowed delay does not count.
 """
 
 from bisect import bisect_right
@@ -23,8 +25,11 @@ from asyncexport.core.text import show_duration
 OVERDUE = "its operation was still running at its deadline"
 
 
-def delays(overview: Overview, pieces: Sequence[Piece], due: Due) -> Iterator[str]:
-    """Say which data should be stored by now (rules 1 and 2)."""
+def delays(overview: Overview, pieces: Sequence[Piece], due: Due, *, run_in_progress: bool) -> Iterator[str]:
+    """Say which data should be stored by now (rules 1, 2 and 5)."""
+    recorded_at = due.now if overview.last_at is None else overview.last_at
+    if due.since is None and run_in_progress and due.now - recorded_at <= due.max_behind:
+        return
     if not overview.stored and not overview.unfinished and (due.since is None or due.since < due.deadline):
         yield "nothing is stored yet"
         return

@@ -124,7 +124,7 @@ def _all_well(facts: DirectoryFacts, judged: Sequence[ExportReport]) -> str:
             (
                 "a run is in progress" if facts.in_progress else "",
                 _ended_well(finished[-1]) if finished else "",
-                _complete(facts.since, judged),
+                _complete(facts.since, judged, in_progress=facts.in_progress),
                 _optional_gaps(facts.since, judged),
             ),
         )
@@ -137,10 +137,11 @@ def _ended_well(run: RunRecord) -> str:
     return f"the last run ({run.command}) ended well at {show(run.ended or 0)}"
 
 
-def _complete(since: int | None, judged: Sequence[ExportReport]) -> str:
+def _complete(since: int | None, judged: Sequence[ExportReport], *, in_progress: bool) -> str:
     ends = [one.asked_until for one in judged if one.asked_until is not None]
     if not ends:
-        return "nothing is due"
+        # If no night was ever asked for, it is the run in progress that says what is wanted.
+        return "" if since is None and in_progress else "nothing is due"
     what = "everything requested" if since is None else f"everything since {show_day_or_time(since)}"
     return f"{what} is stored up to {show(min(ends))}"
 
