@@ -194,6 +194,7 @@ ODD_OBJECTS: tuple[OddRow, ...] = (
         title="a text of 17 MiB",
     ),
     OddRow("white space around it", b' \t{ "UserId" : 1 } \r', {"UserId": "1"}),
+    OddRow("a form feed after it", b'{"UserId":1}\f', {"UserId": "1"}, title='{"UserId":1} and a form feed'),
     OddRow("a word that is not JSON", b'{"UserId":nan}', reason="the row is not valid JSON, at character 11"),
     OddRow("a cut row", b'{"UserId":1,"PageName":"ab', reason="the row ends before its object does"),
     OddRow("a comma too many", b'{"UserId":1,}', reason="the row is not valid JSON, at character 13"),

@@ -12,8 +12,10 @@ from asyncexport.core.exports import Format, Type
 from asyncexport.core.warehouse.columns import EVENT_KEY, Layout
 from asyncexport.core.warehouse.raw_rows import HEAD_BYTES
 from asyncexport.errors import ChangedArchiveError
+from asyncexport.sandbox.data import SandboxSyntheticRows
+from asyncexport.sandbox.formats import render
 from tests.exact_reading import ARCHIVE, read_archive, read_content
-from tests.odd_rows import ODD_FILES, ODD_OBJECTS, OddFile, OddRow
+from tests.odd_rows import LAYOUT, ODD_FILES, ODD_OBJECTS, OddFile, OddRow
 
 
 def expected(odd: OddRow) -> dict[str, object]:
@@ -187,3 +189,19 @@ def test_inflating_to_very_much_takes_little_memory():
     archive += packer.compress(b'"}\n{"UserId":2}\n') + packer.flush()
     count, _, (line,) = read_archive(archive, Format.NDJSON, max_row=1 << 20)
     assert (count.rows, count.quarantined, line.size) == (1, 1, (200 << 20) + 15)
+
+
+def test_the_same_rows_in_every_format_have_the_same_columns_and_keys():
+    """A window that is exported again as CSV or JSON gives the same events."""
+    hour = list(SandboxSyntheticRows(3, 2000).between(1_767_268_800, 1_767_272_400))
+    found: list[list[object]] = []
+    for container in Format:
+        archive = gzip.compress(b"".join(render(iter(hour), container.value)))
+        count, lines, _ = read_archive(archive, container, has_key=True)
+        assert (count.rows, count.quarantined) == (len(hour), 0)
+        rows = [json.loads(line) for line in lines]
+        names = {column.name for column in LAYOUT.fields}
+        # CSV cannot tell an empty value from an absent one, and its values in `vars` are strings.
+        found.append([{name: row[name] for name in row if row[name] and name in {*names, "_key"}} for row in rows])
+        assert not any("_rescued" in row for row in rows)
+    assert found[0] == found[1] == found[2]
