@@ -16,9 +16,6 @@ from asyncexport.core.warehouse.columns import Column, ColumnKind, missing_key_f
 
 RECIPE_VERSION = 1
 
-TABLE_SUFFIX = "__datadirect"
-"""Appended to the name of the flat table."""
-
 COLUMNS: tuple[Column, ...] = (
     Column("event_id", ColumnKind.TEXT, "Id of the event, the same as in the flat table. Never equal to the vendor's."),
     Column("event_time", ColumnKind.TIME, "When the event happened, by the device's clock."),
