@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from asyncexport.cli import main
 from asyncexport.config import EXAMPLE
-from asyncexport.config.hauser import HauserFile, convert, filled_example
+from asyncexport.config.hauser import NOT_NEEDED, TABLES, TAKEN, HauserFile, convert, filled_example
 from asyncexport.config.hauser_values import describe_time, go_duration
 from asyncexport.core.exits import Exit
 from tests.json_lines import check
@@ -29,6 +29,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {"bucket": ("--sync-point", "2026-01-31T
 """Further arguments for a variant."""
 
 TOKEN = "na1.CANARYTOKEN"
+
+NOW = 1_788_220_800
+"""2026-09-01T00:00:00Z."""
 
 
 @pytest.fixture(autouse=True)
@@ -100,19 +103,27 @@ def test_no_secret_is_copied(capsys, name):
         ),
         st.sampled_from([TOKEN, f"a{TOKEN}b", f"https://api.example.com/{TOKEN}", "everyone", f"<{TOKEN}>"]),
     ),
-    st.sampled_from([f"/srv/{TOKEN}", "/srv"]),
+    st.sampled_from([f"/srv/{TOKEN}", "/srv", "/srv/CANARYTOKEN"]),
+    st.sampled_from(
+        [
+            {"FsApiToken": TOKEN},
+            {"FsApiToken": f"Basic {TOKEN}"},
+            {"fsapitoken": f" {TOKEN} "},
+            {"FsApiToken": "na1.another", "FSAPITOKEN": TOKEN},
+        ]
+    ),
 )
-def test_a_token_in_another_value_is_not_copied_either(capsys, values, folder):
-    """Nothing is written then, or the value is left out."""
-    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in {**values, "FsApiToken": TOKEN}.items()]
+def test_a_token_in_another_value_is_not_copied_either(capsys, values, folder, tokens):
+    """Nothing is written then, or the value is left out; however the token and its key are written."""
+    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in {**values, **tokens}.items()]
     Path("hauser.toml").write_text("\n".join([*lines, "[local]", f"SaveDir = {json.dumps(folder)}"]))
     Path("asyncexport.toml").unlink(missing_ok=True)
     code = main(["init", "--from-hauser", "hauser.toml"])
     captured = capsys.readouterr()
-    assert TOKEN not in captured.out + captured.err
+    assert "CANARY" not in captured.out + captured.err
     assert code == (0 if Path("asyncexport.toml").exists() else Exit.USAGE)
     if code == 0:
-        assert TOKEN not in Path("asyncexport.toml").read_text()
+        assert "CANARY" not in Path("asyncexport.toml").read_text()
         tomllib.loads(Path("asyncexport.toml").read_text())
 
 
@@ -226,13 +237,62 @@ def test_times_are_read_in_any_form(value, text):
     assert describe_time(value) == text
 
 
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from(["", "x", "1h", "7h", "2026-01-01", "2999-01-01", "<your value>"]),
+    st.lists(st.sampled_from([{}, {"Key": "X-Team", "Value": "a"}, {"Key": 1}, "x"]), max_size=2),
+    st.just({"SaveDir": "/srv", "other": 1}),
+).filter(lambda value: value is not None)
+
+KEYS = [*TAKEN, *NOT_NEEDED, *TABLES, "SegmentId", "GroupFilesByDay", "Local", "StartTime", "unknown"]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
+def test_each_key_is_named_whatever_its_value(values):
+    """It is taken over, or listed with a reason; so are the keys of the table `local`."""
+    done = convert(HauserFile(values), now=NOW)
+    named = [one.key for one in done.keys]
+    inner = [
+        f"{key}.{one}"
+        for key, table in values.items()
+        if key.lower() == "local" and isinstance(table, dict)
+        for one in table
+    ]
+    for key in [*values, *inner]:
+        assert any(one == key or one.startswith((f"{key} ", f"{key}.", f"{key}:")) for one in named), key
+    assert all(one.why for one in done.keys if not one.setting)
+
+
+def test_what_is_listed_says_why():
+    """Two spellings of a key, a wrong type, an empty value, and a start that nightly runs would refuse."""
+    values: dict[str, Any] = {
+        "SegmentId": "a",
+        "segmentid": "b",
+        "SaveAsJson": "yes",
+        "AdditionalHttpHeader": "x",
+        "ApiURL": "",
+    }
+    values |= {"ExportDuration": "bad", "GroupFilesByDay": True, "StartTime": "2999-01-01"}
+    done = convert(HauserFile({**values, "Local": {"Weird": 1}}), now=NOW, since="2998-01-01T00:00:00Z", since_from="f")
+    why = {one.key: one.why for one in done.keys if not one.setting}
+    assert why["segmentid"] == "SegmentId is the same key and counts"
+    assert why["AdditionalHttpHeader"] == "its value has the wrong type"
+    assert why["GroupFilesByDay"] == "ExportDuration decides"
+    assert why["ApiURL"].startswith("the value is not valid as [api] base_url: ")
+    assert why["Local.Weird"] == "it is no key of hauser's"
+    assert why["f"].startswith("2998-01-01T00:00:00Z is in the future")
+    assert why["StartTime"].startswith("2999-01-01T00:00:00Z is in the future")
+
+
 @given(
     st.dictionaries(st.sampled_from(["SegmentId", "SaveDir", "StartTime", "ExportDuration", "local"]), st.integers()),
     st.text(max_size=20),
 )
 def test_any_values_lead_to_valid_toml(values: dict[str, Any], folder: str):
     """Numbers in the place of texts, and any characters in a path."""
-    done = convert(HauserFile({**values, "Local": {"SaveDir": folder, "StartTime": 3}, "GroupFilesByDay": 1}))
+    done = convert(HauserFile({**values, "Local": {"SaveDir": folder, "StartTime": 3}, "GroupFilesByDay": 1}), now=NOW)
     written = tomllib.loads(filled_example(EXAMPLE, done.settings, head=["x"]))
     if ("output", "directory") in done.settings:
         assert written["output"]["directory"] == f"{folder.rstrip('/')}/asyncexport"

@@ -88,22 +88,22 @@ def _write(path: Path, text: str, *, force: bool, private: bool = False) -> None
 def _take_over(session: Session, path: Path, source: Path, *, sync_point: str | None, force: bool) -> None:
     """Write a file with the values of hauser's, and say what became of each key."""
     from asyncexport.config import EXAMPLE
-    from asyncexport.config.hauser import LEAST_TOKEN, convert, filled_example
+    from asyncexport.config.hauser import convert, filled_example
     from asyncexport.config.hauser_sync import SyncPoint, find_sync_point
     from asyncexport.config.presence import exists
     from asyncexport.core.masking import Mask
 
     file, since = _read(source, sync_point)
-    session.streams.hide(Mask([file.token]))
+    session.streams.hide(Mask(file.tokens))
     if exists(path) and path.samefile(source):
         raise ConfigError([Problem("-c", f"{path} is hauser's file")], hint="choose another name: `-c FILE`")
     if since:
         found = SyncPoint(since, "--sync-point", ())
     else:
         found = find_sync_point(file, folders=(Path.cwd(), Path.cwd() / source.parent))
-    done = convert(file, since=found.time, since_from=found.found_in)
+    done = convert(file, now=time.time(), since=found.time, since_from=found.found_in)
     text = filled_example(EXAMPLE, done.settings, head=_head(source, done, found))
-    if len(file.token) >= LEAST_TOKEN and file.token in text:
+    if file.has_token(text):
         problem = Problem(str(source), "has the API token in another value than FsApiToken; nothing was written")
         raise ConfigError([problem], hint="remove it there, and run the command again")
     # Headers may be secret.

@@ -1,9 +1,9 @@
 """Converts the configuration of hauser, Fullstory's earlier exporter, to that of asyncexport.
 
 1. Each key is either taken over or listed with the reason why not. A value that asyncexport refuses is not taken over.
-2. The API token is never copied, nor is any text that contains it. Of keys that are not taken over, only the names are
-   used: they may be passwords.
-3. hauser finds keys in any case, so the same is done here.
+2. The API token is never copied, nor is any text that contains it, also without the word `Basic` before it. Of keys
+   that are not taken over, only the names are used: their values may be passwords.
+3. hauser finds keys in any case, so the same is done here. Of several spellings of a key, the first one counts.
 """
 
 import json
@@ -14,8 +14,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from asyncexport.config.durations import write_duration
+from asyncexport.config.fault_messages import EXPECTED
 from asyncexport.config.hauser_values import describe_time, go_duration, is_placeholder
 from asyncexport.config.model import Settings
+from asyncexport.core.bundles import show
 
 DEFAULT_API = "https://api.fullstory.com"
 
@@ -27,6 +29,8 @@ LEAST_SETTLE_SECONDS = 26 * 3600.0
 
 LEAST_TOKEN = 6
 """Characters of the shortest token that is looked for in the new file: no real one is as short."""
+
+IN_FUTURE = "{time} is in the future: nightly runs would end with exit code 2"
 
 NOT_NEEDED = {
     "warehouse": "asyncexport always writes to a local disk",
@@ -51,8 +55,11 @@ TABLES = {
 }
 """Tables that have no counterpart, in lower case, with the reason."""
 
+TOKEN = "fsapitoken"  # noqa: S105 - the name of a key, and not its value
+"""The key of the API token, in lower case."""
+
 TAKEN = {
-    "fsapitoken",
+    TOKEN,
     "exportduration",
     "groupfilesbyday",
     "exportdelay",
@@ -64,6 +71,9 @@ TAKEN = {
     "local",
 }
 """Keys that `convert` handles one by one."""
+
+LOCAL = {"savedir", "starttime", "usestarttime"}
+"""The same for the table `local`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +139,25 @@ class HauserFile:
         return any(key.lower() in TAKEN | NOT_NEEDED.keys() | TABLES.keys() for key in self.values)
 
     @property
-    def token(self) -> str:
-        """The API token; "" if there is none."""
-        return self.text("FsApiToken")
+    def tokens(self) -> tuple[str, ...]:
+        """The words of the API token, in any spelling of its key, that a text must not contain (rule 2)."""
+        texts = [one for key, one in self.values.items() if key.lower() == TOKEN and isinstance(one, str)]
+        words = [word for text in texts if not is_placeholder(text) for word in (text, *text.split())]
+        # The part after a prefix such as `na1.` is a secret by itself.
+        parts = [part for word in words for part in (word, word.partition(".")[2])]
+        return tuple(dict.fromkeys(part for part in parts if len(part) >= LEAST_TOKEN))
+
+    def has_token(self, text: str) -> bool:
+        """Whether a text contains the API token."""
+        return any(token in text for token in self.tokens)
 
 
-def convert(file: HauserFile, *, since: str = "", since_from: str = "") -> Conversion:
+def convert(file: HauserFile, *, now: float, since: str = "", since_from: str = "") -> Conversion:
     """Convert hauser's configuration.
 
     Args:
         file: The configuration.
+        now: The current time, in seconds since 1970.
         since: The sync point: what hauser has exported ends there. "" if it is not known.
         since_from: Where the sync point comes from.
     """
@@ -155,12 +174,32 @@ def convert(file: HauserFile, *, since: str = "", since_from: str = "") -> Conve
     _export(file, done)
     _api(file, done)
     _local(file, done)
-    _since(file, done, since=since, since_from=since_from)
+    _since(file, done, since=since, since_from=since_from, now=show(now))
+    for key, value in file.values.items():
+        if isinstance(value, Mapping) and key.lower() == "local":
+            _rest(value, LOCAL, done, table=f"{key}.")
+    _rest(file.values, TAKEN, done)
     return done
 
 
+def _rest(values: Mapping[str, Any], known: set[str], done: Conversion, *, table: str = "") -> None:
+    """List the keys of a table that nothing has been said about yet (rules 1 and 3)."""
+    said = [one.key for one in done.keys]
+    seen: dict[str, str] = {}
+    for key, value in values.items():
+        first, name = seen.setdefault(key.lower(), key), f"{table}{key}"
+        if any(one == name or one.startswith((f"{name} ", f"{name}.", f"{name}: ")) for one in said):
+            continue
+        if first != key:
+            done.leave(name, f"{table}{first} is the same key and counts")
+        elif key.lower() not in known:
+            done.leave(name, "it is no key of hauser's")
+        else:
+            done.leave(name, "its value has the wrong type" if value else "it is empty")
+
+
 def _token(file: HauserFile, done: Conversion) -> None:
-    key, value = file.find("FsApiToken")
+    key, value = file.find(TOKEN)
     if value is not None:
         done.leave(key, "the key is never copied: set FULLSTORY_API_KEY (hauser's FULLSTORY_API_TOKEN works as well)")
 
@@ -178,8 +217,9 @@ def _export(file: HauserFile, done: Conversion) -> None:
         done.take(group, "export", "bundle", "24h")
     else:
         done.take(key, "export", "bundle", write_duration(DEFAULT_SECONDS), why="hauser's default")
-    if grouped is not None and (seconds or grouped is not True):
-        done.leave(group, "ExportDuration decides" if seconds else "it is off")
+    if grouped is not None and (seconds != 0 or grouped is not True):
+        off = "it is off" if grouped is False else "it is neither true nor false"
+        done.leave(group, "ExportDuration decides" if seconds or grouped is True else off)
     _delay(file, done)
     key, value = file.find("SegmentId")
     if value:
@@ -216,7 +256,7 @@ def _api(file: HauserFile, done: Conversion) -> None:
     for one in value if isinstance(value, list) else []:
         header = HauserFile(one if isinstance(one, Mapping) else {})
         name, text = header.text("Key"), header.text("Value")
-        if not name or (file.token and file.token in text):
+        if not name or file.has_token(text):
             done.leave(f"{key} {name}".rstrip(), "it contains the API token" if name else "it has no name")
         elif refused("api", "headers", {name: text}):
             done.leave(f"{key} {name}", f"not allowed in [api] headers: {refused('api', 'headers', {name: text})}")
@@ -240,11 +280,13 @@ def _local(file: HauserFile, done: Conversion) -> None:
         done.leave(key, "nightly starts at the sync point, or at StartTime if there is none")
 
 
-def _since(file: HauserFile, done: Conversion, *, since: str, since_from: str) -> None:
-    """Convert the start of hauser's exports; a sync point takes precedence."""
+def _since(file: HauserFile, done: Conversion, *, since: str, since_from: str, now: str) -> None:
+    """Convert the start of hauser's exports; a sync point takes precedence. Times are RFC 3339 in UTC."""
     starts = [file.find("StartTime"), file.find("StartTime", table="Local")]
     times = [(key, describe_time(value)) for key, value in starts if value is not None]
-    if since:
+    if since > now:
+        done.leave(since_from, IN_FUTURE.format(time=since))
+    elif since:
         done.take(since_from, "nightly", "since", since, why="what hauser has exported ends there")
         for key, _ in times:
             done.leave(key, "hauser has exported the time up to the sync point")
@@ -252,6 +294,8 @@ def _since(file: HauserFile, done: Conversion, *, since: str, since_from: str) -
     for number, (key, text) in enumerate(times):
         if not text:
             done.leave(key, "it is not set to a time such as 2026-01-01T00:00:00Z")
+        elif text > now:
+            done.leave(key, IN_FUTURE.format(time=text))
         elif number:
             done.leave(key, "the other StartTime decides")
         else:
@@ -266,7 +310,7 @@ def refused(table: str, name: str, value: Any) -> str:
         Settings.from_layers(layer)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        return str(first["msg"]).removeprefix("Value error, ")
+        return EXPECTED.get(first["type"], str(first["msg"]).removeprefix("Value error, "))
     return ""
 
 
