@@ -92,7 +92,7 @@ def test_the_file_says_what_it_was_made_from(tmp_path):
     make_day(request)
     found = metadata_of(request.flat)
     assert found["receipt"] == request.receipt
-    assert [one["rows"] for one in json.loads(found["archives"])] == [1]
+    assert [one["rows"] for one in json.loads(found["archives"])] == [1, 0]
     assert json.loads(found["columns"])["UserId"].startswith("The device")
 
 

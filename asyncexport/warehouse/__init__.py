@@ -1,9 +1,12 @@
 """Turns archives into tables: a day of an export becomes one Parquet file, and each destination takes it from there.
 
+canonical_files archives that are read row by row, and the quarantine file
 checked_files   archives whose hash is checked while they are read
 data_direct     makes a day of the Data Direct table from the flat file
 day_maker       what is asked of a worker that makes a day, and what it answers
+duck            the connection to DuckDB that makes a day
 exact_path      reads an archive row by row, for what DuckDB cannot read exactly
 make_day        makes the Parquet file of a day
+scan            scans the archives of a day
 sinks           the destinations
 """

@@ -1,28 +1,33 @@
 """Makes the Parquet file of one day from its archives, with DuckDB.
 
-1. Two passes over the archives: the first finds the names of the fields, the second is one statement that reads, casts,
-   sorts and writes all rows (`core.warehouse.reading`, `core.warehouse.day_statement`).
-2. DuckDB has one thread and the time zone UTC, so that equal archives make equal bytes. It spills into `scratch` beyond
+1. The archives are scanned first, one after the other. What DuckDB would not read exactly, and every CSV and JSON
+   archive, is read row by row and written in canonical form.
+2. One statement reads the other archives and the canonical files, casts, sorts and writes all rows. If it fails, each
+   archive is tried alone, and it is run once more without those that cannot be read.
+3. DuckDB has one thread and the time zone UTC, so that equal archives make equal bytes. It spills into `scratch` beyond
    its memory limit.
-3. At the end the rows in the file are counted by archive. If an archive does not have as many as the ledger says, the
+4. At the end the rows in the file are counted by archive. If an archive does not have as many as the ledger says, the
    file is not to be published.
-4. The Data Direct table's file of the day is made from the finished flat file.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import duckdb
 
+from asyncexport.core.exports import Format
 from asyncexport.core.warehouse.columns import missing_key_fields
 from asyncexport.core.warehouse.day_statement import counts_statement, day_statement
 from asyncexport.core.warehouse.days import SourceArchive
-from asyncexport.core.warehouse.identifiers import literal
-from asyncexport.core.warehouse.reading import Names, field_names, texts_of_archives
+from asyncexport.core.warehouse.reading import texts_of_archives, texts_of_canonical
+from asyncexport.core.warehouse.scanning import Names, Scan
 from asyncexport.errors import DayCountError
+from asyncexport.warehouse.canonical_files import CanonicalFiles
 from asyncexport.warehouse.checked_files import unchanged
-from asyncexport.warehouse.data_direct import make_data_direct
-from asyncexport.warehouse.day_maker import DataDirectMade, DayMade, DayRequest
+from asyncexport.warehouse.day_maker import DayMade, DayRequest
+from asyncexport.warehouse.duck import connected
+from asyncexport.warehouse.scan import refused, scanned
 
 
 def make_day(request: DayRequest) -> DayMade:
@@ -31,51 +36,109 @@ def make_day(request: DayRequest) -> DayMade:
     Raises:
         ChangedArchiveError: an archive is not what the ledger says.
         DayCountError: an archive does not have as many rows as the ledger says.
+        duckdb.Error: DuckDB failed: too little memory, a full disk.
+        OSError: a file cannot be read or written.
     """
-    archives = request.source.archives
-    with unchanged(request.output, archives):
-        full = [(str(request.output / one.path), one) for one in archives if one.rows]
-        if not full:
-            return DayMade({one.path: 0 for one in archives}, data_direct=_data_direct(request, has_rows=False))
-        with _connected(request) as duck:
-            made = _made(request, duck, full)
-    _check_counts(archives, made)
-    return replace(made, data_direct=_data_direct(request, has_rows=any(made.rows.values())))
-
-
-def _data_direct(request: DayRequest, *, has_rows: bool) -> DataDirectMade | None:
-    """Make the file of the Data Direct table, if it was asked for."""
-    if request.data_direct is None:
-        return None
-    if not has_rows:
-        return DataDirectMade()
-    return make_data_direct(request.flat, request.data_direct, memory=request.memory, scratch=request.scratch)
-
-
-def _made(request: DayRequest, duck: duckdb.DuckDBPyConnection, full: Sequence[tuple[str, SourceArchive]]) -> DayMade:
-    files = [file for file, _ in full]
-    has_key = not missing_key_fields(request.fields)
-    names = Names.of(duck.execute(field_names(files)).fetchall(), request.layout)
-    for file, name in names.odd.items():
-        raise DayCountError(f"{file} has a field {name!r}, which cannot be read")
-    texts = texts_of_archives(files, request.layout, names, has_key=has_key)
-    duck.execute(day_statement([texts], request.layout, full, target=str(request.flat), receipt=request.receipt))
-    counts = duck.execute(counts_statement(str(request.flat))).fetchall()
-    rows = {one.path: 0 for one in request.source.archives}
-    return DayMade(rows | {path: count for path, count, _ in counts}, rescued=sum(count for *_, count in counts))
-
-
-def _connected(request: DayRequest) -> duckdb.DuckDBPyConnection:
-    duck = duckdb.connect(config={"threads": 1})
-    duck.execute(
-        f"SET TimeZone = 'UTC'; SET memory_limit = '{request.memory}B'; "
-        f"SET temp_directory = {literal(str(request.scratch))}; SET preserve_insertion_order = true"
-    )
-    return duck
-
-
-def _check_counts(archives: Sequence[SourceArchive], made: DayMade) -> None:
-    for archive in archives:
+    with ExitStack() as stack:
+        stack.enter_context(unchanged(request.output, request.source.archives))
+        duck = stack.enter_context(connected(request.scratch, memory=request.memory))
+        has_key = not missing_key_fields(request.fields)
+        canonical = stack.enter_context(CanonicalFiles(request, has_key=has_key))
+        made = _Making(request, duck, canonical, has_key=has_key).make()
+    for archive in request.source.archives:
         found = made.rows[archive.path] + made.quarantined.get(archive.path, 0)
         if found != archive.rows:
             raise DayCountError(f"{archive.path} has {archive.rows} rows by the ledger, but {found} were read")
+    return made
+
+
+@dataclass(slots=True)
+class _Making:
+    """The making of one day. `exact` are the reasons of the archives that are read row by row."""
+
+    request: DayRequest
+    duck: duckdb.DuckDBPyConnection
+    canonical: CanonicalFiles
+    has_key: bool = field(kw_only=True)
+    exact: dict[str, str] = field(default_factory=dict)
+
+    def make(self) -> DayMade:
+        scans, names = self._scan([one for one in self.request.source.archives if one.rows])
+        if scans or self.canonical.files:
+            try:
+                self._write(scans, names)
+            except duckdb.OutOfMemoryException:
+                raise
+            except duckdb.Error:
+                self._write(self._without_refused(scans, names), names)
+        rows = {one.path: 0 for one in self.request.source.archives}
+        counts = self._counts() if scans or self.canonical.files else []
+        return DayMade(
+            rows | {path: count for path, count, _ in counts},
+            self.canonical.quarantined,
+            sum(count for *_, count in counts),
+            self.exact,
+        )
+
+    def _scan(self, archives: Sequence[SourceArchive]) -> tuple[dict[str, SourceArchive], Names]:
+        """Scan the archives, and read those row by row that need it; return the others by file, and their names."""
+        scans: list[Scan] = []
+        good: dict[str, SourceArchive] = {}
+        for archive in archives:
+            scan = self._scanned(archive)
+            if isinstance(scan, Scan):
+                scans.append(scan)
+                good[scan.file] = archive
+            else:
+                self._read_exactly(archive, scan)
+        names = Names.of(scans, self.request.layout)
+        for file, name in names.odd.items():
+            self._read_exactly(good.pop(file), f"the name {name!r} cannot be that of a column")
+        return good, names
+
+    def _scanned(self, archive: SourceArchive) -> Scan | str:
+        if self.request.source.format is not Format.NDJSON:
+            return f"{self.request.source.format.value} is always read row by row"
+        file = str(self.request.output / archive.path)
+        return scanned(self.duck, file, rows=archive.rows, max_row=self.request.max_row)
+
+    def _read_exactly(self, archive: SourceArchive, reason: str) -> None:
+        self.exact[archive.path] = reason
+        self.canonical.add(archive)
+
+    def _without_refused(self, good: dict[str, SourceArchive], names: Names) -> dict[str, SourceArchive]:
+        """Read those row by row that DuckDB refuses when they are read alone; return the others.
+
+        Raises:
+            duckdb.Error: it refuses none, so that it failed for another reason.
+        """
+        reasons = refused(self.duck, [(file, self._check([file], names)) for file in good])
+        for file, reason in reasons.items():
+            self._read_exactly(good[file], reason)
+        return {file: archive for file, archive in good.items() if file not in reasons}
+
+    def _check(self, files: Sequence[str], names: Names) -> str:
+        texts = texts_of_archives(files, self.request.layout, names, has_key=self.has_key)
+        return f"SELECT count(COLUMNS(*)) FROM ({texts})"
+
+    def _write(self, good: dict[str, SourceArchive], names: Names) -> None:
+        request, canonical = self.request, self.canonical
+        texts: list[str] = []
+        if good:
+            texts.append(texts_of_archives(list(good), request.layout, names, has_key=self.has_key))
+        if canonical.files:
+            files = [str(file) for file in canonical.files]
+            texts.append(texts_of_canonical(files, request.layout, longest=canonical.longest))
+        self.duck.execute(
+            day_statement(
+                texts,
+                request.layout,
+                [*good.items(), *((one.path, one) for one in request.source.archives if one.path in self.exact)],
+                source=request.source,
+                target=str(request.flat),
+                receipt=request.receipt,
+            )
+        )
+
+    def _counts(self) -> list[tuple[str, int, int]]:
+        return self.duck.execute(counts_statement(str(self.request.flat))).fetchall()

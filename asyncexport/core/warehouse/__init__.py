@@ -5,9 +5,9 @@ cells           which texts fit a column
 choices         the words that the settings choose from
 columns         the columns of the flat table and their kinds
 csv_records     the fields of a CSV record
+data_direct     the Data Direct table: the same rows in the shape of Fullstory's own sync
 day_statement   the statement that makes the file of a day
 days            the archives of each day, and the receipt that says what a day was made from
-data_direct     the Data Direct table: the same rows in the shape of Fullstory's own sync
 duckdb_sql      statements for DuckDB
 exact_reader    reads the content of an archive row by row
 identifiers     names and texts in SQL
@@ -16,5 +16,6 @@ odd_json        the fields of any row of JSON
 raw_rows        cuts the content of an archive into rows
 reading         how archives are read
 rows            the canonical form of a row
+scanning        the names of an archive's fields, and whether DuckDB reads it exactly
 views           the views beside each table
 """

@@ -15,7 +15,7 @@ import orjson
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.casting import cast, may_fail
 from asyncexport.core.warehouse.columns import LAYOUT_VERSION, ORIGIN, Layout
-from asyncexport.core.warehouse.days import SourceArchive
+from asyncexport.core.warehouse.days import DaySource, SourceArchive
 from asyncexport.core.warehouse.identifiers import literal, quoted
 
 EVENT_ID_PREFIX = "ax1-"
@@ -36,6 +36,7 @@ def day_statement(
     layout: Layout,
     archives: Sequence[tuple[str, SourceArchive]],
     *,
+    source: DaySource,
     target: str,
     receipt: str,
 ) -> str:
@@ -45,13 +46,14 @@ def day_statement(
         texts: The statements that read the files as text.
         layout: The columns of the table.
         archives: The archives with what stands for each in the column `file`.
+        source: The day.
         target: The path to write to.
         receipt: The receipt of the day.
     """
     rows = " UNION ALL ".join(texts)
     return (
         f"COPY ({_named(_numbered(_sorted(_cast(rows, layout), layout)), layout, archives)}) TO {literal(target)} "
-        f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {_metadata(layout, archives, receipt=receipt)})"
+        f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {_metadata(layout, source, receipt=receipt)})"
     )
 
 
@@ -73,7 +75,7 @@ def _cast(rows: str, layout: Layout) -> str:
     )
     rescued = (
         f"CASE WHEN {' OR '.join(fails for _, _, fails in checked)} THEN '{{' || concat_ws(',', {members}, "
-        f"nullif(rescued[2:-2], '')) || '}}' ELSE rescued END"
+        f"rescued[2:-2]) || '}}' ELSE rescued END"
     )
     kept = ", ".join(f"v{number}" for number in range(len(kinds)))
     return f"SELECT {kept}, vars, {rescued} AS rescued, key, hash(key) AS key_hash, content, file FROM ({made})"
@@ -118,8 +120,8 @@ def _origin_row(file: str, archive: SourceArchive) -> str:
     )
 
 
-def _metadata(layout: Layout, archives: Sequence[tuple[str, SourceArchive]], *, receipt: str) -> str:
-    made_from = [{"path": one.path, "sha256": one.sha256, "rows": one.rows} for _, one in archives]
+def _metadata(layout: Layout, source: DaySource, *, receipt: str) -> str:
+    made_from = [{"path": one.path, "sha256": one.sha256, "rows": one.rows} for one in source.archives]
     says = {column.name: column.says for column in layout.columns}
     facts = {
         RECEIPT_KEY: receipt,
