@@ -46,7 +46,7 @@ def day_path(directory: Path, table: str, day: str) -> Path:
 
 def event(user: int, session: int, at: str, **more: Any) -> Row:
     """Return an event; `at` is a time such as 10:00:00 on 2026-01-01, or a complete one."""
-    start = at if len(at) > 8 else f"2026-01-01T{at}Z"
+    start = at if "T" in at else f"2026-01-01T{at}Z"
     return {"UserId": user, "SessionId": session, "EventStart": start, "EventType": "click", **more}
 
 
@@ -56,11 +56,17 @@ def rows_in_parquet(paths: Mapping[str, Path], columns: Iterable[Column]) -> Cou
     kinds = list(columns)
     with duckdb.connect() as con:
         con.execute("SET TimeZone='UTC'")
-        names = ", ".join(quoted(column.name) for column in kinds)
+        names = ", ".join(map(readable, kinds))
         for day, path in paths.items():
             con.execute(f"SELECT {names} FROM read_parquet({one_file(str(path))}, hive_partitioning = false)")
             found.update((*comparable(row, kinds), day) for row in con.fetchall())
     return found
+
+
+def readable(column: Column) -> str:
+    """Return a column as DuckDB selects it: times in microseconds, since Python has none before the year 1."""
+    name = quoted(column.name)
+    return f"epoch_us({name})" if column.kind is ColumnKind.TIME else name
 
 
 def comparable(row: Iterable[Any], columns: Iterable[Column]) -> tuple[Any, ...]:

@@ -33,6 +33,7 @@ PAGES = sorted(
         *(ROOT / ".github").glob("*.md"),
         *ROOT.glob("*/README.md"),
         ROOT / "tests" / "FAULTS.md",
+        PACKAGE / "warehouse" / "README.md",
     ]
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -34,6 +34,7 @@ HOMES: dict[str, frozenset[str]] = {
     "rich": frozenset({"cli", "display"}),
     "prometheus_client": frozenset({"monitor"}),
     "duckdb": frozenset({"warehouse"}),
+    "psycopg": frozenset({"warehouse"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

@@ -17,7 +17,7 @@ from asyncexport.core.warehouse.views import TableFacts
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.duckdb import DuckDbTables, DuckDbViews
 from asyncexport.warehouse.sinks.duckdb_file import DuckDbFile
-from tests.sink_rig import EVENTS, PEOPLE, Row, comparable, day_path, event, rows_in_parquet, write_parquet
+from tests.sink_rig import EVENTS, PEOPLE, Row, comparable, day_path, event, readable, rows_in_parquet, write_parquet
 
 MIDNIGHT = datetime(2026, 1, 3, tzinfo=UTC)
 FACTS = TableFacts(Type.EVENT, "o-1-na1", MIDNIGHT.timestamp())
@@ -82,7 +82,7 @@ def query(folder: Path, text: str):
 
 def table_rows(folder: Path):
     """Return the multiset of the table's rows."""
-    names = ", ".join(f'"{column.name}"' for column in EVENTS.columns)
+    names = ", ".join(map(readable, EVENTS.columns))
     found = query(folder, f"SELECT {names}, CAST(date AS VARCHAR) FROM t")
     return sorted(((*comparable(row[:-1], EVENTS.columns), row[-1]) for row in found), key=repr)
 
@@ -163,6 +163,21 @@ def test_the_views_tell_sessions_pages_and_users(make, tmp_path):
     assert query(tmp_path, "SELECT complete_until, days, rows FROM t__coverage") == [(MIDNIGHT, 1, 7)]
 
 
+@BOTH
+def test_what_was_dropped_is_made_again(make, tmp_path):
+    """A view that a user dropped comes back, and so does the table, without receipts of rows that it does not have."""
+    load(make(tmp_path), tmp_path, {"2026-01-01": ROWS})
+    with duckdb.connect(tmp_path / "main.duckdb") as con:
+        con.execute(f"DROP VIEW t__pages; DROP {'VIEW' if make is views_in else 'TABLE'} t")
+    sink = make(tmp_path)
+    sink.prepare("t", EVENTS.columns)
+    sink.finish("t", FACTS)
+    there = 7 if make is views_in else 0
+    assert query(tmp_path, "SELECT count(*) FROM t") == [(there,)]
+    assert query(tmp_path, "SELECT count(*) FROM t__pages") == [(min(there, 3),)]
+    assert len(sink.receipts("t")) == min(there, 1)
+
+
 def test_without_a_known_organisation_there_is_no_link(tmp_path):
     """The link is NULL, and appears as soon as the organisation is known."""
     sink = tables_in(tmp_path)
@@ -203,7 +218,7 @@ def test_what_somebody_else_made_is_not_dropped(make, kind, tmp_path):
     """A table or view of that name that is not ours is an error, and stays."""
     with duckdb.connect(tmp_path / "main.duckdb") as con:
         con.execute(f"CREATE {kind}")
-    with pytest.raises(SinkError, match="that asyncexport did not make"):
+    with pytest.raises(SinkError, match="that is not ours"):
         make(tmp_path).prepare("t", EVENTS.columns)
     assert [name for name, *_ in query(tmp_path, "DESCRIBE t")] == ["a"]
 

@@ -4,6 +4,7 @@ casting         what the text of a field becomes in its column
 cells           which texts fit a column
 choices         the words that the settings choose from
 columns         the columns of the flat table and their kinds
+copy_text       rows in the text format of PostgreSQL's COPY
 csv_records     the fields of a CSV record
 data_direct     the Data Direct table: the same rows in the shape of Fullstory's own sync
 day_statement   the statement that makes the file of a day
@@ -12,7 +13,9 @@ duckdb_sql      statements for DuckDB
 exact_reader    reads the content of an archive row by row
 identifiers     names and texts in SQL
 json_text       the fields of a plain row of JSON
+jsonb           what jsonb cannot hold
 odd_json        the fields of any row of JSON
+postgres_sql    statements for PostgreSQL
 raw_rows        cuts the content of an archive into rows
 reading         how archives are read
 rows            the canonical form of a row

@@ -18,7 +18,8 @@ from asyncexport.core.warehouse.duckdb_sql import comments, created, insertion, 
 from asyncexport.core.warehouse.identifiers import quoted
 from asyncexport.core.warehouse.views import LOADS, TableFacts
 from asyncexport.errors import SinkError
-from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile
+from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile, kind_of
+from asyncexport.warehouse.sinks.duckdb_record import DuckDbRecord
 from asyncexport.warehouse.sinks.sink import Sink
 
 
@@ -34,7 +35,7 @@ class DuckDbViews:
     name = NAME
 
     def __init__(self, file: DuckDbFile, *, directory: Path, parquet: Sink) -> None:
-        self._file = file
+        self._record = DuckDbRecord(file)
         self._directory = directory.absolute()
         self._parquet = parquet
         self._columns: dict[str, tuple[Column, ...]] = {}
@@ -69,7 +70,7 @@ class DuckDbViews:
     def finish(self, table: str, facts: TableFacts) -> None:
         """Bring the views beside the table up to date (`Sink`)."""
         self._show(table)
-        self._file.finish(table, facts, counts_rows=True)
+        self._record.finish(table, facts, counts_rows=True)
 
     def close(self) -> None:
         """Do nothing: the file is open only while it is used."""
@@ -80,7 +81,7 @@ class DuckDbViews:
     def _show(self, table: str) -> None:
         has_files, columns = self._has_files(table), self._columns[table]
         query = over_parquet(columns, str(self._directory / table), has_files=has_files)
-        self._file.show(table, query, (*columns, DATE))
+        self._record.show(table, query, (*columns, DATE))
         self._with_files[table] = has_files
 
 
@@ -91,11 +92,12 @@ class DuckDbTables:
 
     def __init__(self, file: DuckDbFile) -> None:
         self._file = file
+        self._record = DuckDbRecord(file)
 
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""
         with self._file.reading() as con:
-            if con is None or self._file.kind(con, table) != "BASE TABLE" or self._file.kind(con, LOADS) is None:
+            if con is None or kind_of(con, table) != "BASE TABLE" or kind_of(con, LOADS) is None:
                 return {}
             found = con.execute(f"SELECT day, receipt FROM {qualified(LOADS)} WHERE table_name = ?", [table])
             return {str(day): str(receipt) for day, receipt in found.fetchall()}
@@ -118,10 +120,12 @@ class DuckDbTables:
         if self._missing(table, wanted) == ():
             return
         with self._file.writing() as con:
-            if self._file.kind(con, table) == "VIEW":
-                self._file.forget_view(con, table)
-            if self._file.kind(con, table) is None:
+            if kind_of(con, table) == "VIEW":
+                self._record.forget_view(con, table)
+            if kind_of(con, table) is None:
                 con.execute(created(table, wanted))
+                # Receipts of a table that was dropped.
+                con.execute(f"DELETE FROM {qualified(LOADS)} WHERE table_name = ?", [table])
                 added = wanted
             else:
                 added = self._missing_in(con, table, wanted)
@@ -145,7 +149,7 @@ class DuckDbTables:
 
     def finish(self, table: str, facts: TableFacts) -> None:
         """Bring the views beside the table up to date (`Sink`)."""
-        self._file.finish(table, facts, counts_rows=False)
+        self._record.finish(table, facts, counts_rows=False)
 
     def close(self) -> None:
         """Do nothing: the file is open only while it is used."""
@@ -153,7 +157,7 @@ class DuckDbTables:
     def _missing(self, table: str, wanted: Sequence[Column]) -> tuple[Column, ...] | None:
         """Return the columns that the table lacks; None if it has to be made."""
         with self._file.reading() as con:
-            if con is None or self._file.kind(con, table) != "BASE TABLE":
+            if con is None or kind_of(con, table) != "BASE TABLE":
                 return None
             return self._missing_in(con, table, wanted)
 
