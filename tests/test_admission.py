@@ -196,6 +196,19 @@ def test_a_429_on_a_request_that_takes_no_token_shows_that_all_requests_count(ki
     assert admission.learning.scope is (BudgetScope.ALL if learned else BudgetScope.CREATE)
 
 
+def test_a_refused_create_does_not_hide_the_429_of_a_list():
+    """Creates may be refused first in each pause; two lists that are refused, a pause apart, tell all the same."""
+    admission, learned = an_admission(BudgetScope.AUTO), list[bool]()
+    for now in (0.0, 1000.0):
+        grants = [admission.grant(kind, counted=kind is Kind.CREATE, now=now) for kind in (Kind.CREATE, Kind.LIST)]
+        grants.append(admission.grant(Kind.RESULTS, counted=False, now=now))
+        for number, grant in enumerate(grants):
+            after = now + 0.01 * (number + 1)
+            follows = admission.answered(grant, Answer(429), now=after, wall_time=WALL, jitter=0.5, tokens=0)
+            learned.append(follows.all_count)
+    assert learned == [False, False, False, False, True, False]
+
+
 def test_a_learned_scope_is_kept_for_a_week():
     """It expires after seven days, and a date in the future is ignored."""
     for ago, holds in ((0.0, True), (RELEARN_SECONDS - 1, True), (RELEARN_SECONDS, False), (-1.0, False)):

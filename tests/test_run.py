@@ -207,10 +207,11 @@ async def test_auto_learns_in_a_long_run_with_an_empty_bucket(tmp_path):
     allowance: dict[str, Any] = {"requests_per_minute": TOKENS_A_MINUTE, "burst": 5}
     changes = {"budget": allowance, "polling": {"expected": "100ms"}}
     async with serving(replace(FAST, operation_seconds=0.1, scope="all", rows_per_hour=1, **allowance)) as sandbox:
-        summary = await run(sandbox, tmp_path, end="2026-01-01T12:00:00Z", changes=changes)
+        summary = await run(sandbox, tmp_path, end="2026-01-02T00:00:00Z", changes=changes)
         assert summary.exit_code is Exit.DONE
         refused = [number for number, call in enumerate(sandbox.calls) if call.status == 429]
         assert refused
+        # The learning may take several pauses, depending on which request meets the empty bucket first.
         assert refused[-1] < 0.75 * len(sandbox.calls)
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.bundles import ALL_TIME, DAY, Bundle, Range
+from asyncexport.core.events import BundleParked, Event
 from asyncexport.core.exits import Exit
 from asyncexport.core.splitting import (
     MOST_SPLITS,
@@ -19,6 +20,7 @@ from asyncexport.core.splitting import (
     split_earlier,
 )
 from asyncexport.core.states import BundleRecord, Created, Failed, Overdue, Planned, Ready, Split, State, Stored
+from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Nightly, Repair, Retry
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
@@ -117,6 +119,29 @@ def test_a_bundle_is_split_late_while_nothing_succeeds():
     assert [bool(attempts.pieces(one, 2)) for one in (failing, bad)] == [True, False]
     attempts.stored(part(30, 60))
     assert attempts.pieces(bad, 2)
+
+
+def test_a_bundle_is_not_split_before_it_is_known_whether_all_others_fail():
+    """While nothing has succeeded and bundles of another time are in progress, its last attempt parks it."""
+    failing, other = record(0, 30), part(30, 60)
+    in_progress = [failing.bundle, other, Bundle("other", part(10, 20).range)]
+    attempts = FailedAttempts(AttemptRules(), lambda: in_progress)
+    attempts.failed(failing.bundle)
+    assert attempts.pieces(failing, 5) == ()
+    in_progress.remove(other)
+    assert attempts.pieces(failing, 5), "bundles of the same time may fail for the same reason"
+    in_progress.append(other)
+    attempts.stored(part(60, 90))
+    assert attempts.pieces(failing, 2), "another one was stored"
+
+
+def test_pieces_in_progress_do_not_keep_each_other_from_being_split():
+    """They belong to one bundle, and their failures are expected."""
+    whole, halves = part(0, 30), (part(0, 15), part(15, 30))
+    attempts = FailedAttempts(AttemptRules(), lambda: halves)
+    attempts.split(whole, halves)
+    attempts.failed(halves[0])
+    assert attempts.pieces(record(0, 15), 2)
 
 
 def test_a_bundle_is_split_only_while_others_succeed():
@@ -358,6 +383,29 @@ async def test_a_night_in_which_everything_fails_splits_nothing(tmp_path):
             sandbox.behave(FAST)
             summary = await run(sandbox, tmp_path / str(number), **RANGE)
             assert (summary.exit_code, summary.tally.planned) == (Exit.DONE, 4)
+
+
+async def test_a_bundle_that_fails_while_all_others_are_in_progress_stays_as_wide(tmp_path):
+    """They may fail as well: however slow they are, the bundle is parked and not split."""
+    stop, parked = Stop(), list[str]()
+
+    class StopsWhenParked(Notebook):
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, BundleParked):
+                parked.append(event.reason)
+                stop.ask(Exit.TERMINATED)
+
+    rest = SandboxFault("operation", "pending", window=Range(FIRST + 1800, FIRST + 7200))
+    failing = SandboxFault("operation", "FAILED", window=Range(FIRST, FIRST + 1800))
+    async with serving(replace(FAST, faults=(rest, failing))) as sandbox:
+        summary = await run(sandbox, tmp_path, viewer=StopsWhenParked(), stop=stop, **RANGE)
+        assert {int(one.end - one.start) for one in sandbox.operations} == {1800}
+    assert (summary.exit_code, len(parked), summary.tally.failed, summary.tally.unfinished) == (
+        Exit.TERMINATED,
+        1,
+        1,
+        3,
+    )
 
 
 async def test_individuals_are_never_split(tmp_path):

@@ -238,15 +238,14 @@ class RateLimitPause:
     hits: int = 0
     since: float = 0.0
 
-    def hit(self, granted_at: float, now: float) -> bool:
-        """Count a 429 and return True, unless its request was sent before the last one came."""
+    def hit(self, granted_at: float, now: float) -> None:
+        """Count a 429, unless its request was sent before the last one came."""
         if granted_at < self.began:
-            return False
+            return
         if not self.hits:
             self.since = now
         self.hits += 1
         self.began = now
-        return True
 
     def prolong(self, now: float, retry_after: float | None, *, refill_seconds: float) -> None:
         """Wait as asked; if the service asks for the same short pause again and again, wait longer each time."""
@@ -272,11 +271,13 @@ class ScopeLearning:
         configured: `[budget] scope`.
         learned_at: When it was learned that every call counts, in seconds since 1970. None if it was not.
         hits: How many 429s, a pause apart, answered calls that should not count.
+        hit_at: When the last of these came.
     """
 
     configured: BudgetScope
     learned_at: float | None = None
     hits: int = 0
+    hit_at: float = -math.inf
 
     @property
     def scope(self) -> BudgetScope:
@@ -294,11 +295,14 @@ class ScopeLearning:
         if self.learned_at is not None and wall_time - self.learned_at >= RELEARN_SECONDS:
             self.learned_at = None
 
-    def learns(self, limited: Grant, *, is_new: bool, tokens: int, wall_time: float) -> bool:
+    def learns(self, limited: Grant, *, now: float, tokens: int, wall_time: float) -> bool:
         """Whether this 429 shows that every call counts. `tokens`: tokens left in the create bucket."""
         if self.configured is not BudgetScope.AUTO or limited.kind not in KINDS_THAT_TELL or limited.counted:
             return False
-        self.hits += is_new
+        if limited.granted_at >= self.hit_at:
+            # Whether a create was refused just before it makes no difference.
+            self.hits += 1
+            self.hit_at = now
         if not tokens and self.hits < CONVINCING_HITS:
             return False
         self.learned_at, self.hits = wall_time, 0
@@ -385,8 +389,8 @@ class Admission:
         self, grant: Grant, retry_after: float | None, *, now: float, wall_time: float, tokens: int
     ) -> Consequence:
         """Apply rules 3 and 5."""
-        is_new = self.pause.hit(grant.granted_at, now)
-        all_count = self.learning.learns(grant, is_new=is_new, tokens=tokens, wall_time=wall_time)
+        self.pause.hit(grant.granted_at, now)
+        all_count = self.learning.learns(grant, now=now, tokens=tokens, wall_time=wall_time)
         self.pause.prolong(now, retry_after, refill_seconds=self._quota.refill_seconds)
         lasts = now - self.pause.since >= self._backoff.outage_seconds
         is_over = lasts and self.pause.hits >= HOPELESS_HITS

@@ -10,7 +10,8 @@
    and so may the other pieces of the same bundle.
 4. As long as nothing in the run shows that the service works, a bundle is split only after its last attempt, instead of
    being parked. A completed operation shows that others can complete, but only a stored bundle shows that files are
-   good. Until a bundle is stored, failures of the other pieces of the same bundle speak against a split as well.
+   good. Until a bundle is stored, failures of the other pieces of the same bundle speak against a split as well. While
+   a bundle of another time is in progress, it is not known whether that one fails, too: the bundle is then parked.
 5. Refusals and lost answers are not failures of the bundle and do not count here, even if they use up an attempt.
 6. A bundle that is not split is parked after `[retry] attempts`, and a piece of a split bundle after `before_split`,
    because its failure is no surprise. For the same reason a nightly run makes only one attempt for a bundle that failed
@@ -21,7 +22,7 @@
    was split because the bundle width is narrower by now does not count; its pieces are ordinary bundles.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from asyncexport.core.bundles import HOUR, Bundle, Range, cut
@@ -96,9 +97,11 @@ class FailedAttempts:
 
     Args:
         rules: The rules.
+        in_progress: Returns the bundles in progress, which will succeed or fail in this run.
     """
 
     rules: AttemptRules
+    in_progress: Callable[[], Iterable[Bundle]] = tuple
     _stored: int = 0
     _has_completed: bool = False
     _stored_before: dict[Bundle, int] = field(default_factory=dict)
@@ -152,7 +155,8 @@ class FailedAttempts:
         if own < self.rules.before_split or not self._others_succeed(record.bundle) or self._all_fails(record.bundle):
             return ()
         shows_success = self._stored or (self._has_completed and isinstance(record.state, Created))
-        return self.rules.pieces(record) if shows_success or self.is_last(record.bundle, attempt) else ()
+        is_last = self.is_last(record.bundle, attempt) and not self._others_in_progress(record.bundle)
+        return self.rules.pieces(record) if shows_success or is_last else ()
 
     def is_last(self, bundle: Bundle, attempt: int) -> bool:
         """Whether a bundle is parked after this failed attempt."""
@@ -178,6 +182,11 @@ class FailedAttempts:
             return True
         related = self.whole(bundle) if self._stored else bundle
         return all(one.range.overlaps(related.range) for one in self._since_stored)
+
+    def _others_in_progress(self, bundle: Bundle) -> bool:
+        """Whether a bundle of another time is in progress; other pieces of the same bundle do not count."""
+        whole = self.whole(bundle).range
+        return any(not one.range.overlaps(whole) for one in self.in_progress())
 
     def _all_fails(self, bundle: Bundle) -> bool:
         """Whether a bundle is a piece of one that was split many times without a stored piece (rule 7)."""

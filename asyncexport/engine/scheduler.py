@@ -113,6 +113,7 @@ class Scheduler:
             self._group = group
             upcoming = UpcomingBundles(work, newly_due, notify=self.in_flight.notify, hurry=self._runner.hurry)
             self._runner.moves.start = upcoming.add_pieces
+            self._runner.moves.failed_attempts.in_progress = self._tasks.values
             self.in_flight.keeps_room = upcoming.follow(group)
             polling = group.create_task(self._poller.run(), name="poller")
             feeding = group.create_task(self._feed(upcoming, group), name="feeder")
