@@ -19,6 +19,11 @@
     │   │   │   └── UnknownRowsError    its rows have no known field
     │   │   └── ForeignRowsError    its rows lie outside the requested range; .outside of .timed
     │   └── FewerRowsError          it is complete, but has far fewer rows than the archive it would replace
+    ├── ChangedArchiveError         an archive is not the file that the ledger describes; .path
+    ├── DayCountError               the rows of a day's archives are not as many as the ledger says
+    ├── OverlapError                archives of a day overlap
+    ├── DayError                    a day could not be made into tables
+    ├── SinkError                   a destination of loaded days failed; .sink
     ├── StorageError                the disk
     └── LedgerError                 the ledger: of another export, or missing although archives exist
         ├── LedgerLockedError       another run holds it
@@ -31,6 +36,7 @@ No message contains an API key or the query of a signed URL: the code that raise
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 class ExportError(Exception):
@@ -46,6 +52,16 @@ class ExportError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let an error pass from one process to another with all that it holds, whatever its constructor asks for."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ExportError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> ExportError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(attributes)
+    return error
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +286,14 @@ class ChangedArchiveError(ExportError):
     def __init__(self, message: str, *, path: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.path = path
+
+
+class DayError(ExportError):
+    """A day could not be made into tables, for a reason of its own. Other days go on."""
+
+
+class OverlapError(ExportError):
+    """Archives of a day overlap, so it would hold the same rows twice. The day is not published."""
 
 
 class DayCountError(ExportError):

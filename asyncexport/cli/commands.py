@@ -164,6 +164,16 @@ COMMANDS: dict[str, Entry] = {
             ("--sample 300 --older-than 7d --wait", "a larger sample of older data, once no other run is active"),
         ),
     ),
+    "load": Entry(
+        "load",
+        "load stored days into tables: Parquet, DuckDB, databases; only what changed; --check compares them",
+        (*COMMON, Exit.PARTIAL, Exit.LOCKED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
+        (
+            ("", "every day that has changed, into the destinations of [load] to"),
+            ("--start 30d --to parquet", "the last 30 days, as Parquet files only"),
+            ("--check", "compare every destination with the archives"),
+        ),
+    ),
     "segments": Entry(
         "segments",
         "list the account's segments and their ids",

@@ -17,6 +17,7 @@ from asyncexport.cli.invocation import PROGRAM
 from asyncexport.cli.session import Session
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
+from asyncexport.core.warehouse.choices import SinkName
 
 FILE, FOLDER = "file", "folder"
 
@@ -34,6 +35,7 @@ VALUES: dict[str, str | tuple[str, ...]] = {
     "--scope": ("create", "all"),
     "--start": DATES,
     "--sync-point": DATES,
+    "--to": tuple(SinkName),
 }
 """What an option takes, by its long name: a file, a folder, or one of the words."""
 

@@ -7,11 +7,16 @@ the meanings.
 from enum import IntEnum
 
 from asyncexport.errors import (
+    ChangedArchiveError,
     ConfigError,
+    DayCountError,
+    DayError,
     LedgerError,
     LedgerLockedError,
+    OverlapError,
     RefusedError,
     ServiceError,
+    SinkError,
     StorageError,
     UnauthorizedError,
 )
@@ -40,12 +45,13 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "wrong usage or configuration, clocks more than a day apart, or an export that the service refuses "
     "from the start",
     Exit.PARTIAL: "not all is well: bundles are parked, unfinished or late, new exports have far fewer rows, archives "
-    "are not intact, or rows are missing and `[sentinel] fail` is set",
-    Exit.LOCKED: "another run holds the lock of the output directory",
+    "are not intact, days could not be loaded or have lines that are no rows, or rows are missing and "
+    "`[sentinel] fail` is set",
+    Exit.LOCKED: "another run holds the lock of the output directory, or another load that of the load directory",
     Exit.UNREACHABLE: "the service was unreachable for `[retry] outage` or `first_contact`, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing or was refused",
     Exit.LEDGER: "the ledger is damaged, missing although archives exist, incomplete, or belongs to another export "
-    "definition or organisation",
+    "definition or organisation; or an archive to be loaded is not what it says",
     Exit.DISK: "the disk is full, not writable or missing, or does not support file locks",
     Exit.TIME_UP: "work is left and nothing failed: stopped by `--max-duration`, or the end is not settled yet "
     "(`--require-end`)",
@@ -71,8 +77,10 @@ def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
             return Exit.PARTIAL if stored else Exit.UNREACHABLE
         case LedgerLockedError():
             return Exit.LOCKED
-        case LedgerError():
+        case LedgerError() | ChangedArchiveError() | DayCountError() | OverlapError():
             return Exit.LEDGER
+        case DayError() | SinkError():
+            return Exit.PARTIAL
         case StorageError():
             return Exit.DISK
         case _:

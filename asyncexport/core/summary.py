@@ -33,6 +33,7 @@ from asyncexport.errors import ExportError
 
 if TYPE_CHECKING:
     from asyncexport.core.health.report import Verdict
+    from asyncexport.core.warehouse.load_tally import LoadTally
 
 MOST_PROBLEMS = 5
 """Open problems that are kept for the live view."""
@@ -269,7 +270,7 @@ class OpenProblems:
 class Summary:
     """The last line of every command's `--json`; its keys do not change.
 
-    `joined`: the run that this one waited for. `checked`: the number of findings of `verify`, by kind.
+    `joined`: the run that was waited for. `checked`: findings of `verify`, by kind. `load`: what a load did.
     """
 
     command: str
@@ -284,6 +285,7 @@ class Summary:
     verdict: "Verdict | None" = None
     joined: JoinedRun | None = None
     checked: Mapping[str, int] | None = None
+    load: "LoadTally | None" = None
 
     @property
     def ends_unsettled(self) -> bool:
@@ -324,8 +326,8 @@ class Summary:
             summary["audited"] = tally.audit.to_dict()
         if self.checked is not None:
             summary["checked"] = dict(self.checked)
-        if self.error is not None:
-            summary["error"] = str(self.error)
+        summary |= {} if self.load is None else {"load": self.load.to_dict()}
+        summary |= {} if self.error is None else {"error": str(self.error)}
         if self.verdict is not None:
             summary |= {"healthy": self.verdict.healthy, "reason": self.verdict.reason}
         return summary

@@ -17,6 +17,7 @@
     viewers        show the progress of a run or of a long check
     closing_text   the text at the end of a run
     audit_text     the result of an audit in words
+    load_text      what a load did, in words and as JSON
 """
 
 from asyncexport.core.text import show_bytes

@@ -184,6 +184,10 @@ class ProgressCounter:
             self._view.clear()
             self._lines.above = None
 
+    def expect(self, total: int) -> None:
+        """Set the number of steps, once it is known."""
+        self._total = total
+
     def _step(self) -> None:
         self._count += 1
         now = time.monotonic()

@@ -19,6 +19,7 @@ reader                        the ledger for commands that change nothing
 queries, bundle_queries       what can be read: from the whole ledger, and about the bundles of one export
 sample_queries                the stored bundles that an audit may choose from
 metadata_queries              what can be read about requests, durations, runs and notes
+writers                       when the bytes of archives were exported
 row_counts                    sums over the rows of bundles, by half hour and by day
 park_history                  how often bundles were parked, and which revisions were refused for few rows
 transaction                   what can be written
@@ -43,7 +44,7 @@ from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.ledger.files import has_remains, present, set_aside
 from asyncexport.ledger.joined_log import begun_joined, forget_joined, joined_runs, record_joined
 from asyncexport.ledger.ledger import Ledger
-from asyncexport.ledger.lock import Holder, hold, hold_place, holder, lock_holder, waiting_run
+from asyncexport.ledger.lock import Holder, hold, hold_load, hold_place, holder, lock_holder, waiting_run
 from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
@@ -64,6 +65,7 @@ __all__ = [
     "forget_joined",
     "has_remains",
     "hold",
+    "hold_load",
     "hold_place",
     "holder",
     "joined_runs",

@@ -40,6 +40,17 @@ def make_folder(directory: Path, *, directory_mode: int = 0o777) -> Path:
     return folder
 
 
+def make_load_folder(directory: Path, *, mode: int) -> None:
+    """Create a load directory durably if it is missing; `mode` is its mode, before the umask.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    for path in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
+        path.mkdir(mode=mode if path == directory else 0o777, exist_ok=True)
+        sync_folder(path.parent)
+
+
 def refuse_link(path: Path) -> None:
     """Make sure that a file is not a link, if it is opened by something that cannot be told not to follow one.
 

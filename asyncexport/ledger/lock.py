@@ -23,9 +23,15 @@ from asyncexport.core.file_faults import FOLDERS_NOT_FLUSHED
 from asyncexport.errors import LedgerLockedError
 from asyncexport.ledger.failpoints import reached
 from asyncexport.ledger.faults import translated
-from asyncexport.ledger.folder import LEDGER_FOLDER, can_flush_folders, make_folder
+from asyncexport.ledger.folder import LEDGER_FOLDER, can_flush_folders, make_folder, make_load_folder
 
 LOCK_NAME = "lock"
+
+LOAD_LOCK_NAME = ".lock"
+
+OTHER_OUTPUT = "choose another [output] directory"
+
+OTHER_LOAD = "choose another [load] directory"
 
 PLACE_NAME = "waiting"
 """The lock file of the run that waits."""
@@ -141,19 +147,46 @@ def hold(directory: Path, *, command: str, directory_mode: int = 0o777) -> Itera
     path = directory.absolute() / LEDGER_FOLDER / LOCK_NAME
     with translated(path):
         folder = make_folder(directory, directory_mode=directory_mode)
+    with _held(path, directory, command=command, what="run", hint=OTHER_OUTPUT) as works, translated(path):
+        notes: tuple[str, ...] = () if can_flush_folders(folder) else (FOLDERS_NOT_FLUSHED.format(directory=directory),)
+        yield notes if works else (*notes, LOCK_DOES_NOTHING.format(directory=directory))
+
+
+@contextmanager
+def hold_load(directory: Path, *, directory_mode: int = 0o777) -> Iterator[bool]:
+    """Hold the lock on a load directory, which has no folder of its own: `DIRECTORY/.lock`.
+
+    Args:
+        directory: The load directory, which is created if it is missing.
+        directory_mode: The mode, before the umask, of a directory that is created.
+
+    Yields:
+        Whether locks work on the directory's file system.
+
+    Raises:
+        LedgerLockedError: another process holds the lock.
+        StorageError: the directory cannot be created or written, or its file system has no locks.
+    """
+    path = directory.absolute() / LOAD_LOCK_NAME
+    with translated(path):
+        make_load_folder(directory.absolute(), mode=directory_mode)
+    with _held(path, directory, command="load", what="load", hint=OTHER_LOAD) as works:
+        yield works
+
+
+@contextmanager
+def _held(path: Path, directory: Path, *, command: str, what: str, hint: str) -> Iterator[bool]:
+    """Hold the lock on a file; yield whether locks work there."""
+    with translated(path):
         file = _open(path)
     try:
         with translated(path):
             with suppress(PermissionError):
                 os.fchmod(file, 0o600)
-            notes: tuple[str, ...] = (
-                () if can_flush_folders(folder) else (FOLDERS_NOT_FLUSHED.format(directory=directory),)
-            )
-            if not _lock(file, path, directory):
-                notes += (LOCK_DOES_NOTHING.format(directory=directory),)
+            works = _lock(file, path, directory, what=what, hint=hint)
             _write(file, {"pid": os.getpid(), "host": socket.gethostname(), "command": command, "since": time.time()})
         try:
-            yield notes
+            yield works
         finally:
             # Empty the file while the lock is still ours. If that fails, others can still see that the process is gone.
             with suppress(OSError):
@@ -200,12 +233,11 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
-def _lock(file: int, path: Path, directory: Path) -> bool:
+def _lock(file: int, path: Path, directory: Path, *, what: str, hint: str) -> bool:
     """Take the lock; return False if the file system would let another process take it as well."""
     if not _try_lock(file):
         raise LedgerLockedError(
-            f"another run holds {directory}{_suffix(_holder(file))}",
-            hint="wait until it has ended, or choose another [output] directory",
+            f"another {what} holds {directory}{_suffix(_holder(file))}", hint=f"wait until it has ended, or {hint}"
         )
     second = _open(path)
     try:
@@ -216,7 +248,7 @@ def _lock(file: int, path: Path, directory: Path) -> bool:
     found = _holder(file)
     if found and found.host == socket.gethostname() and found.pid != os.getpid() and not found.gone:
         raise LedgerLockedError(
-            f"another run seems to hold {directory}{_suffix(found)}; locks do not work on its file system, so this "
+            f"another {what} seems to hold {directory}{_suffix(found)}; locks do not work on its file system, so this "
             "relies on the content of the lock file",
             hint=f"wait until it has ended; if that process does not belong to asyncexport, delete {path}",
         )

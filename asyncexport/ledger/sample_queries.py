@@ -6,7 +6,7 @@ tenths of a second.
 
 from asyncexport.core.auditing import AuditCandidate
 from asyncexport.core.bundles import Range
-from asyncexport.ledger.row_counts import RowCountQueries
+from asyncexport.ledger.writers import WriterQueries
 
 _CANDIDATES = (
     "SELECT start, stop, exported >= ?3 AND"
@@ -16,7 +16,7 @@ _CANDIDATES = (
 """Bundles whose newest revision is stored, and whether it is a later one that was exported recently."""
 
 
-class SampleQueries(RowCountQueries):
+class SampleQueries(WriterQueries):
     """Reads the candidates for an audit."""
 
     def audit_candidates(self, export: str, span: Range, *, ended_by: float, lately: float) -> list[AuditCandidate]:

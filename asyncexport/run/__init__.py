@@ -37,6 +37,14 @@ rebuild              makes a new ledger from the archives
 check_result         counts the findings of a check, and prepares the run that repairs them
 accept               accepts parked bundles and shortfalls as missing for good
 adopt                adds archives to the ledger that it does not know
+load                 loads exported days into tables
+open_load            a load that holds the lock of its directory
+load_day             one day of a load
+load_making          lets workers make the files of days
+load_exports         the exports to load, and their days
+load_sinks           the destinations of a load
+load_place           the load directory: its lock, and the place for unfinished files
+load_check           compares what the destinations have with what the archives lead to
 library              a function for each kind of run, for use in programs
 
 `asyncexport.run` is this package, and it can also be called: `asyncexport.run(asyncexport.backfill(...))` starts a run

@@ -27,6 +27,11 @@ TIMEOUT_SECONDS = 45.0
 """How long the answer may take: the wait for one request at the service's rate limit, plus the answer itself."""
 
 
+def known_organisation(text: str | None) -> str:
+    """Return the organisation whose data a directory holds, from the ledger's note; "" if it is not known."""
+    return DirectoryOrganisation.read(text, new_salt=bytes).id
+
+
 class OrganisationCheck:
     """Checks the organisation of the key; made by `begin`."""
 

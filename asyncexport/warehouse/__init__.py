@@ -6,7 +6,13 @@ data_direct     makes a day of the Data Direct table from the flat file
 day_maker       what is asked of a worker that makes a day, and what it answers
 duck            the connection to DuckDB that makes a day
 exact_path      reads an archive row by row, for what DuckDB cannot read exactly
+failpoints      points where a test can watch a change, make it fail, or kill the process
+faults          translates errors of DuckDB and of the operating system
+frames          messages between a load and its workers
+load_disk       the disk under a load directory
 make_day        makes the Parquet file of a day
 scan            scans the archives of a day
 sinks           the destinations
+worker          a worker: a process that makes days
+worker_pool     the workers of a load
 """

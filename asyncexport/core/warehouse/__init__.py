@@ -9,16 +9,22 @@ csv_records     the fields of a CSV record
 data_direct     the Data Direct table: the same rows in the shape of Fullstory's own sync
 day_statement   the statement that makes the file of a day
 days            the archives of each day, and the receipt that says what a day was made from
+differences     where a destination differs from what the archives lead to
 duckdb_sql      statements for DuckDB
 exact_reader    reads the content of an archive row by row
 identifiers     names and texts in SQL
 json_text       the fields of a plain row of JSON
 jsonb           what jsonb cannot hold
+load_events     what a load reports about each day
+load_tally      counts what a load did, for its summary
 odd_json        the fields of any row of JSON
 postgres_sql    statements for PostgreSQL
 raw_rows        cuts the content of an archive into rows
 reading         how archives are read
 rows            the canonical form of a row
 scanning        the names of an archive's fields, and whether DuckDB reads it exactly
+tables          the names of tables
+to_load         which days a load has to do
 views           the views beside each table
+worker_count    how many days are made at the same time
 """

@@ -33,6 +33,7 @@ class SourceArchive:
         range: The range of its bundle.
         exported_at: When the service made the export, in seconds since 1970.
         revision: The revision of the bundle that wrote the archive's bytes.
+        was_confirmed: Whether `exported_at` may be that of a later revision, which brought the same rows.
     """
 
     path: str
@@ -41,6 +42,7 @@ class SourceArchive:
     range: Range
     exported_at: float
     revision: int
+    was_confirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,10 @@ def source_archive(record: BundleRecord) -> SourceArchive | None:
     stored = record.stored
     if stored is None or not was_settled(record):
         return None
+    was_confirmed = stored.written_by not in (None, record.revision)
     revision = record.revision if stored.written_by is None else stored.written_by
-    return SourceArchive(stored.path, stored.sha256, stored.rows, record.bundle.range, stored.exported_at, revision)
+    file = (stored.path, stored.sha256, stored.rows, record.bundle.range)
+    return SourceArchive(*file, stored.exported_at, revision, was_confirmed)
 
 
 def day_sources(export: str, format_: Format, records: Iterable[BundleRecord]) -> Iterator[DaySource]:

@@ -1,0 +1,137 @@
+"""`load`: put exported days into tables, or check the tables."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncexport.cli.options import DATES, Directory, MaybeEnd, Names, Sets, SuccessExits, read_asked
+from asyncexport.cli.session import Session
+from asyncexport.cli.signals import AGAIN, interruptible, run_gracefully
+from asyncexport.core.exits import Exit, exit_of
+from asyncexport.core.summary import Summary
+from asyncexport.display import count_of, plain
+from asyncexport.errors import SinkError
+
+if TYPE_CHECKING:
+    from asyncexport.cli.options import Asked
+    from asyncexport.core.warehouse.load_events import LoadEvent
+    from asyncexport.engine.scheduler import Stop
+    from asyncexport.run.load import LoadSpec
+
+LoadStart = Annotated[
+    str | None,
+    typer.Option("--start", metavar="DATE", help=f"Only days from this time on: {DATES}.", show_default=False),
+]
+To = Annotated[
+    list[str] | None,
+    typer.Option("--to", metavar="NAME", help="Only this destination; may be repeated. Default: [load] to."),
+]
+Again = Annotated[bool, typer.Option("--again", help="Also load days that the destinations have already.")]
+Check = Annotated[bool, typer.Option("--check", help="Compare the destinations with the archives and change nothing.")]
+
+RESUME = "run the same command again to resume"
+
+
+def load(
+    ctx: typer.Context,
+    *,
+    start: LoadStart = None,
+    end: MaybeEnd = None,
+    to: To = None,
+    export: Names = None,
+    again: Again = False,
+    check: Check = False,
+    success_exit: SuccessExits = None,
+    directory: Directory = None,
+    sets: Sets = None,
+) -> Summary:
+    """Load what is stored.
+
+    Puts each day of each export into a Parquet file under [load] directory, and from there into the destinations of
+    [load] to. Needs no key, only pip install 'asyncexport[load]'. Days that have not changed are not touched, so a
+    second load takes a moment. Works during a run; a day is loaded again when more of it is stored, or it is refreshed.
+
+    A value that does not fit its column is kept as text in the column _rescued. A line that is no row is kept in a file
+    beside the table, and the exit code is 3. A day whose archives overlap, or are not what the ledger says, is not
+    loaded, and the exit code is 7.
+
+    With --check, nothing is changed: the exit code is 0 if every destination has exactly what the archives lead to,
+    and 3 if not.
+    """
+    session: Session = ctx.obj
+    asked = read_asked(session, directory=directory, sets=sets, start=start, end=end, success_exits=success_exit)
+    from asyncexport.run.load import LoadSpec
+    from asyncexport.run.survey import time_at_service
+
+    now = time_at_service(asked.settings)
+    spec = LoadSpec(tuple(export or ()), asked.start, asked.end, tuple(to or ()), again)
+    return _check(session, asked, spec, now=now) if check else _load(session, asked, spec, now=now)
+
+
+def _load(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) -> Summary:
+    from asyncexport.display.load_text import load_record
+    from asyncexport.run.load import load as load_days
+
+    where = asked.settings.load.directory
+    counter = session.counting(f"load into {where}", total=None, of="days loaded")
+
+    with counter as count:
+
+        def on_event(event: "LoadEvent") -> None:
+            if session.as_json:
+                session.results.record(load_record(event))
+            count()
+
+        async def work(stop: "Stop") -> Summary:
+            return await load_days(asked.settings, spec, now=now, stop=stop, on_event=on_event, on_total=counter.expect)
+
+        def on_stop(reason: Exit) -> None:
+            if not session.quiet:
+                session.lines.report("stopping", f"waiting for the days that are being replaced; {AGAIN[reason]}")
+
+        summary = run_gracefully(work, on_stop=on_stop, received=session.signals)
+    _say(session, asked, summary)
+    return summary
+
+
+def _say(session: Session, asked: "Asked", summary: Summary) -> None:
+    """Print what was done; with `--quiet`, one line unless all is well."""
+    from asyncexport.display.load_text import load_lines
+
+    tally = summary.load
+    if tally is None or session.as_json:
+        return
+    lines = load_lines(summary, directory=str(asked.settings.load.directory))
+    if session.quiet:
+        if summary.error is None and summary.exit_code is not Exit.DONE:
+            session.say(f"load, exit code {int(summary.exit_code)}: {'; '.join(lines[:3])}")
+        return
+    if summary.error is None or tally.loaded:
+        for line in lines:
+            session.say(line)
+    hints = dict.fromkeys(one.error.hint for one in tally.failures if one.error.hint)
+    if summary.error is None and tally.unfinished:
+        hints |= {RESUME: None}
+    for hint in hints:
+        session.lines.hint(session.invocation.pasteable(hint))
+
+
+def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) -> Summary:
+    from asyncexport.run.load_check import check_load
+
+    failures: list[SinkError] = []
+    found = 0
+    with interruptible():
+        for one in check_load(asked.settings, spec, now=now, on_failure=failures.append):
+            found += 1
+            session.record("differs", sink=one.sink, table=one.table, date=one.date, reason=one.reason)
+            session.say(f"differs  {one.sink} {one.table} {one.date}: {plain(one.reason)}")
+    if not session.quiet or found:
+        session.say(
+            f"{count_of(found, 'day differs', 'days differ')} from the archives" if found else "nothing differs"
+        )
+    if failures:
+        return session.summary(exit_of(failures[0]), error=failures[0])
+    if found:
+        session.lines.hint(f"`{session.invocation.again('load')}` loads them")
+    return session.summary(Exit.PARTIAL if found else Exit.DONE)

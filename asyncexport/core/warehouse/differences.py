@@ -1,0 +1,66 @@
+"""Where a destination differs from what the archives lead to, for `load --check`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from asyncexport.core.warehouse.to_load import Have
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedDay:
+    """What a destination should have of a day.
+
+    Attributes:
+        receipt: The receipt.
+        rows: The number of rows; None if it is not known.
+    """
+
+    receipt: str
+    rows: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A day on which a destination differs.
+
+    Attributes:
+        sink: The destination.
+        table: The table.
+        date: The day.
+        reason: How it differs, in words.
+    """
+
+    sink: str
+    table: str
+    date: str
+    reason: str
+
+
+def differences(
+    sink: str, table: str, expected: Mapping[str, ExpectedDay], have: Have, counts: Mapping[str, int]
+) -> Iterator[Difference]:
+    """Yield the days of a table on which a destination differs.
+
+    Args:
+        sink: The destination.
+        table: The table.
+        expected: What it should have, by date. Other days should not be there, or be empty.
+        have: The receipts that the destinations have.
+        counts: The rows of each day, counted in the destination.
+    """
+    receipts = have.get(sink, {}).get(table, {})
+    for date in sorted({*expected, *receipts, *counts}):
+        if reason := _reason(expected.get(date), receipts.get(date), counts.get(date, 0)):
+            yield Difference(sink, table, date, reason)
+
+
+def _reason(expected: ExpectedDay | None, receipt: str | None, rows: int) -> str:
+    if expected is None:
+        return f"{rows} rows of a day without archives" if rows else ""
+    if receipt is None:
+        return "not loaded"
+    if receipt != expected.receipt:
+        return "loaded from other archives, or with other settings"
+    if expected.rows is not None and rows != expected.rows:
+        return f"{rows} rows instead of {expected.rows}"
+    return ""

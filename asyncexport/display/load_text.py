@@ -1,0 +1,89 @@
+"""What a load did, in words and as JSON."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
+
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary
+from asyncexport.core.text import show_bytes, show_duration
+from asyncexport.core.warehouse.load_events import DayFailed, LoadEvent
+from asyncexport.core.warehouse.load_tally import LoadTally
+from asyncexport.display.formatting import count_of, plain, show_count
+
+MOST_FAILURES = 10
+"""Failures with different reasons that are shown; `--json` lists all days."""
+
+
+def load_record(event: LoadEvent) -> dict[str, Any]:
+    """Return a day that was loaded or failed as a JSON object."""
+    counts = event.counts
+    record = {
+        "type": "day",
+        "export": counts.export,
+        "date": counts.date,
+        "loaded": not isinstance(event, DayFailed),
+        "rows": counts.rows,
+        "rescued": counts.rescued,
+        "quarantined": counts.quarantined,
+        "bytes": counts.bytes,
+        "seconds": round(counts.seconds, 2),
+        "exact": dict(counts.exact),
+        "left_out": dict(counts.left_out),
+        "sinks": list(counts.sinks),
+    }
+    if isinstance(event, DayFailed):
+        record |= {"reason": str(event.error), "failed_sinks": dict(event.failed_sinks)}
+    return record
+
+
+def load_lines(summary: Summary, *, directory: str) -> list[str]:
+    """Return what a load did as lines of text; `directory` is the load directory."""
+    tally = summary.load
+    if tally is None:
+        return []
+    lines = [_first_line(summary, tally)]
+    if tally.loaded or tally.rows:
+        lines.append(
+            f"{show_count(tally.rows)} rows, {show_bytes(tally.bytes)} of Parquet, in {show_duration(summary.seconds)}"
+        )
+    if tally.rescued:
+        rows = count_of(tally.rescued, "row has", "rows have")
+        lines.append(f"rescued: {rows} a value that does not fit its column; it is kept in _rescued")
+    if tally.quarantined:
+        lines.append(
+            f"quarantined: {count_of(tally.quarantined, 'line is no row', 'lines are no rows')}; they are kept in "
+            f"{plain(directory)}/TABLE.quarantine"
+        )
+    if tally.left_out:
+        kinds = ", ".join(f"{show_count(count)} {plain(kind)}" for kind, count in sorted(tally.left_out.items()))
+        lines.append(f"left out of the tables in the shape of Data Direct: {kinds}")
+    failures = [plain(one) for one in _failures(tally)]
+    lines += failures[:MOST_FAILURES]
+    if len(failures) > MOST_FAILURES:
+        lines.append(f"failed: {show_count(len(failures) - MOST_FAILURES)} more; --json lists all")
+    lines += [plain(f"not up to date: the views in {name}: {error}") for name, error in tally.unfinished_sinks.items()]
+    lines += [plain(note) for note in tally.notes]
+    if tally.days:
+        lines.append(f"the tables are in {plain(directory)}")
+    return lines
+
+
+def _first_line(summary: Summary, tally: LoadTally) -> str:
+    stopped = summary.error is not None or summary.exit_code in (Exit.INTERRUPTED, Exit.TERMINATED)
+    if not tally.days:
+        return "nothing to load: there are no archives in the range" if not stopped else "stopped"
+    parts = [f"{count_of(tally.loaded, 'day', 'days')} loaded"]
+    parts += [f"{show_count(tally.already)} loaded before"] if tally.already else []
+    parts += [f"{show_count(tally.failed)} failed"] if tally.failed else []
+    parts += [f"{show_count(tally.unfinished)} left"] if tally.unfinished else []
+    return f"{'stopped: ' if stopped else ''}{', '.join(parts)}"
+
+
+def _failures(tally: LoadTally) -> Iterator[str]:
+    """Yield the failed days, those with the same reason together."""
+    ordered = sorted(tally.failures, key=lambda one: (one.counts.export, str(one.error), one.counts.date))
+    for (export, reason), days in groupby(ordered, key=lambda one: (one.counts.export, str(one.error))):
+        dates = [one.counts.date for one in days]
+        when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]} ({show_count(len(dates))} days)"
+        yield f"failed: {export} {when}: {reason}"

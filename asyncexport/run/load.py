@@ -1,0 +1,143 @@
+"""Loads exported days into tables: `load(settings, spec)`.
+
+1. What each day should be is in the ledger, and what a destination has is in its own record. Only days where the two
+   differ are loaded. So a load that was killed is resumed by starting it again, and a second load does nothing.
+2. The ledger is only read, and a run may go on meanwhile. One load at a time uses a load directory.
+3. A day or a destination that fails does not stop the others. A full disk ends the load.
+4. How a load ended is in its summary. A load raises only bugs, and what is wrong with the settings.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from asyncexport.config import Settings
+from asyncexport.core.bundles import ALL_TIME, Range, When, moment_of
+from asyncexport.core.exits import exit_of
+from asyncexport.core.summary import Summary, Tally
+from asyncexport.core.warehouse.load_events import LoadEvent, LoadListener
+from asyncexport.core.warehouse.load_tally import LoadTally
+from asyncexport.core.warehouse.to_load import whole_days
+from asyncexport.engine.scheduler import Stop
+from asyncexport.errors import ConfigError, ExportError
+from asyncexport.run.load_exports import check_directories
+from asyncexport.run.load_sinks import chosen_sinks
+from asyncexport.run.open_load import open_load
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """What to load.
+
+    Attributes:
+        exports: The names of the exports; all of the settings if empty.
+        start: The start of the range. A day that is only partly in the range is loaded as a whole.
+        end: The end of the range, exclusive. None: no end.
+        to: The destinations; those of the settings if empty.
+        again: Whether to load days that the destinations have already.
+        command: The command, for the summary.
+    """
+
+    exports: tuple[str, ...] = ()
+    start: When = 0
+    end: When | None = None
+    to: tuple[str, ...] = ()
+    again: bool = False
+    command: str = "load"
+
+    def span(self, now: float) -> Range:
+        """Return the range, in whole days, at a time in seconds since 1970."""
+        start = moment_of(self.start, now=now) if self.start else ALL_TIME.start
+        end = ALL_TIME.end if self.end is None else moment_of(self.end, now=now)
+        return ALL_TIME if (start, end) == (ALL_TIME.start, ALL_TIME.end) else whole_days(Range(start, end))
+
+
+def _ignore(_event: LoadEvent) -> None:
+    """Do nothing."""
+
+
+def _ignore_total(_days: int) -> None:
+    """Do nothing."""
+
+
+async def load(
+    settings: Settings,
+    spec: LoadSpec,
+    *,
+    now: float,
+    stop: Stop | None = None,
+    on_event: LoadListener = _ignore,
+    on_total: Callable[[int], None] = _ignore_total,
+) -> Summary:
+    """Load days and return the summary, which says how that ended.
+
+    Args:
+        settings: The settings.
+        spec: What to load.
+        now: The time at the service, in seconds since 1970, for relative dates.
+        stop: Stops the load when its `ask` is called: days that are being made are given up. None: it is not stopped.
+        on_event: Called with each day that was loaded or failed.
+        on_total: Called once with the number of days to load.
+
+    Raises:
+        ConfigError: the settings or the names in `spec` cannot be used.
+    """
+    began, stop = time.monotonic(), stop or Stop()
+    check_directories(settings)
+    sinks = chosen_sinks(settings, spec.to)
+    tally = LoadTally.of([one.value for one in sinks])
+    error: ExportError | None = None
+
+    def on_day(event: LoadEvent) -> None:
+        tally.record(event)
+        on_event(event)
+
+    try:
+        async with open_load(settings, spec.exports, sinks, report=tally.notes.append) as one:
+            tally.notes += one.place.notes
+            tasks = await one.tasks(spec.span(now), tally, again=spec.again)
+            on_total(len(tasks))
+            await _unless_stopped(one.run(tasks, on_day), stop)
+            if not stop.asked.is_set():
+                await one.finish(tally)
+    except ConfigError:
+        raise
+    except ExportError as failure:
+        error = failure
+    return _summary(settings, spec, tally, error, stop, seconds=time.monotonic() - began)
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> None:
+    """Do some work, and cancel it if the load is asked to stop."""
+    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.asked.wait())
+    try:
+        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in (doing, stopping):
+            one.cancel()
+        await asyncio.wait({doing, stopping})
+    if not doing.cancelled():
+        doing.result()
+
+
+def _summary(
+    settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stop: Stop, *, seconds: float
+) -> Summary:
+    code = tally.exit_code()
+    if error is not None:
+        code = exit_of(error)
+    elif stop.reason is not None and tally.unfinished:
+        code = stop.reason
+    return Summary(
+        command=spec.command,
+        exit_code=code,
+        seconds=seconds,
+        tally=Tally(),
+        requests=dict.fromkeys(("create", "poll", "list", "results", "other"), 0),
+        refused=0,
+        directory=str(settings.output.directory),
+        error=error,
+        load=tally,
+    )

@@ -1,0 +1,151 @@
+"""The exports to load: which tables each one has, and which days of them the ledger knows.
+
+1. The exports are those of the settings, as far as the ledger knows them. An export that is no longer in the settings
+   is loaded if it is named; its tables stay as they are otherwise.
+2. The ledger may grow meanwhile, and is only read. It is used from one thread at a time.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from asyncexport.config import Settings
+from asyncexport.core.bundles import ALL_TIME, DAY, Range
+from asyncexport.core.exports import Definition, unknown_names
+from asyncexport.core.states import IN_PROGRESS
+from asyncexport.core.warehouse.columns import Column, Layout
+from asyncexport.core.warehouse.days import DaySource, day_sources
+from asyncexport.core.warehouse.tables import clashes, table_name
+from asyncexport.core.warehouse.to_load import with_writers
+from asyncexport.errors import ConfigError, Problem
+from asyncexport.ledger import LedgerReader
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTables:
+    """The tables of one export.
+
+    Attributes:
+        export: The name of the export.
+        definition: Its definition.
+        layout: The columns of its flat table.
+        max_row: The longest row that is loaded, in bytes.
+    """
+
+    export: str
+    definition: Definition
+    layout: Layout
+    max_row: int
+
+    @property
+    def flat(self) -> str:
+        """The name of the flat table."""
+        return table_name(self.export)
+
+    @property
+    def tables(self) -> Mapping[str, Sequence[Column]]:
+        """The columns of each table, by its name."""
+        return {self.flat: self.layout.columns}
+
+    def receipts(self, source: DaySource) -> dict[str, str]:
+        """Return the receipt of each table for a day."""
+        return {self.flat: source.receipt(self.layout, max_row=self.max_row)}
+
+
+def exports_to_load(
+    settings: Settings, ledger: LedgerReader, names: Sequence[str], *, place: str = "--export"
+) -> list[ExportTables]:
+    """Return the exports to load.
+
+    Args:
+        settings: The settings.
+        ledger: The ledger.
+        names: The names of the exports; all of the settings if there are none.
+        place: Where the names come from, for messages.
+
+    Raises:
+        ConfigError: a name is unknown, or two exports would have a table of the same name.
+    """
+    known, configured = ledger.exports(), [one.name for one in settings.exports]
+    every = list(dict.fromkeys((*configured, *known)))
+    problems = [*unknown_names(names, every, place=place), *clashes(dict.fromkeys((*configured, *names)))]
+    if problems:
+        hint = "rename one of the exports" if any(not one.place for one in problems) else ""
+        raise ConfigError(problems, hint=hint)
+    load = settings.load
+    return [
+        ExportTables(name, known[name], Layout(known[name].type, load.columns), load.max_row)
+        for name in every
+        if name in known and (name in names if names else name in configured)
+    ]
+
+
+def check_directories(settings: Settings) -> None:
+    """Check that the load directory is not the output directory, where archives and ledger are.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if settings.load.directory.absolute().resolve() == settings.output.directory.absolute().resolve():
+        raise ConfigError([Problem("load.directory", "must not be the directory of the archives")])
+
+
+class DayLookup:
+    """Looks up days in the ledger, from the event loop.
+
+    Args:
+        ledger: The ledger.
+    """
+
+    def __init__(self, ledger: LedgerReader) -> None:
+        self._ledger = ledger
+        self._one_at_a_time = asyncio.Lock()
+
+    async def days(self, tables: ExportTables, span: Range) -> list[DaySource]:
+        """Return the days of a range that have archives."""
+        return await self._read(lambda ledger: list(_days(ledger, tables, span)))
+
+    async def day(self, tables: ExportTables, start: int) -> tuple[DaySource, bool]:
+        """Return one day, without archives if it has none, and whether a run is exporting a part of it again."""
+        return await self._read(lambda ledger: _day(ledger, tables, start))
+
+    async def writers(self, export: str, days: Sequence[DaySource]) -> dict[tuple[Range, int], float]:
+        """Return when the bytes of the archives of these days were exported, where a later revision confirmed them."""
+        confirmed = [one.range for day in days for one in day.archives if one.was_confirmed]
+        if not confirmed:
+            return {}
+        span = Range(min(one.start for one in confirmed), max(one.end for one in confirmed))
+        return await self._read(lambda ledger: ledger.exported_times(export, span))
+
+    async def covered(self, export: str) -> list[Range]:
+        """Return the time that archives cover, merged, in order."""
+        return await self._read(lambda ledger: ledger.covered(export, ALL_TIME))
+
+    async def recall(self, key: str) -> str | None:
+        """Return a note."""
+        return await self._read(lambda ledger: ledger.recall(key))
+
+    async def _read(self, query: Callable[[LedgerReader], T]) -> T:
+        async with self._one_at_a_time:
+            reading = asyncio.ensure_future(asyncio.to_thread(query, self._ledger))
+            try:
+                return await asyncio.shield(reading)
+            except asyncio.CancelledError:
+                # The ledger must not be closed while a thread reads it.
+                await asyncio.wait([reading])
+                raise
+
+
+def _days(ledger: LedgerReader, tables: ExportTables, span: Range) -> Iterator[DaySource]:
+    return day_sources(tables.export, tables.definition.format, ledger.stored(tables.export, span))
+
+
+def _day(ledger: LedgerReader, tables: ExportTables, start: int) -> tuple[DaySource, bool]:
+    span = Range(start, start + DAY)
+    source = next(_days(ledger, tables, span), DaySource(tables.export, start, tables.definition.format, ()))
+    if any(one.was_confirmed for one in source.archives):
+        source = with_writers(source, ledger.exported_times(tables.export, span))
+    return source, any(isinstance(one.state, IN_PROGRESS) for one in ledger.unfinished(tables.export, span))

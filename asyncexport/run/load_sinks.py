@@ -1,0 +1,214 @@
+"""The destinations of a load: made from the settings, and each used in a thread of its own.
+
+1. A destination that needs a library which is not installed is reported before anything is written, with the command
+   that installs it.
+2. After `MOST_FAILURES` failures in a row a destination is given up for the rest of the load, so that a server that is
+   down does not hold up every day. A destination whose receipts cannot be read is given up at once.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from asyncexport.config import Settings, load_dsn
+from asyncexport.core.access import Access
+from asyncexport.core.warehouse.choices import SinkName
+from asyncexport.errors import ConfigError, Problem, SinkError
+from asyncexport.storage.threads import until_over
+from asyncexport.warehouse.sinks.sink import Sink
+
+if TYPE_CHECKING:
+    from asyncexport.warehouse.sinks.parquet import ParquetSink
+
+T = TypeVar("T")
+
+MOST_FAILURES = 3
+"""A destination that failed for this many days in a row is given up."""
+
+EXTRAS: Mapping[SinkName, tuple[str, str]] = {
+    SinkName.PARQUET: ("duckdb", "load"),
+    SinkName.DUCKDB: ("duckdb", "load"),
+    SinkName.POSTGRES: ("psycopg", "load,postgres"),
+}
+"""The library that each destination needs, and the extra that installs it."""
+
+
+def _parquet(settings: Settings, access: Access) -> "ParquetSink":
+    """Return the Parquet files."""
+    from asyncexport.warehouse.sinks.parquet import ParquetSink  # noqa: PLC0415 - duckdb may not be installed
+
+    directory = settings.load.directory.absolute()
+    return ParquetSink(directory, folder_mode=access.folder_mode, file_mode=access.file_mode)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkPlace:
+    """What a destination is made from.
+
+    Attributes:
+        settings: The settings.
+        access: Who may read new files.
+        scratch: A folder for temporary files.
+        parquet: The Parquet files.
+        report: Called with messages for the user, in any thread.
+    """
+
+    settings: Settings
+    access: Access
+    scratch: Path
+    parquet: "ParquetSink"
+    report: Callable[[str], None]
+
+
+def _duckdb(place: SinkPlace) -> Sink:
+    from asyncexport.warehouse.sinks.duckdb import DuckDbTables, DuckDbViews  # noqa: PLC0415 - may not be installed
+    from asyncexport.warehouse.sinks.duckdb_file import DuckDbFile  # noqa: PLC0415
+
+    load = place.settings.load
+    directory = load.directory.absolute()
+    file = DuckDbFile(directory / load.duckdb.path, scratch=place.scratch, memory=load.memory, access=place.access)
+    return DuckDbTables(file) if load.duckdb.tables else DuckDbViews(file, directory=directory, parquet=place.parquet)
+
+
+def _postgres(place: SinkPlace) -> Sink:
+    from asyncexport.warehouse.sinks.postgres import PostgresSink  # noqa: PLC0415 - psycopg may not be installed
+    from asyncexport.warehouse.sinks.postgres_connection import PostgresConnection  # noqa: PLC0415
+
+    postgres = place.settings.load.postgres
+    return PostgresSink(PostgresConnection(load_dsn(postgres)), schema=postgres.schema_name, report=place.report)
+
+
+MAKERS: dict[SinkName, Callable[[SinkPlace], Sink]] = {
+    SinkName.PARQUET: lambda place: place.parquet,
+    SinkName.DUCKDB: _duckdb,
+    SinkName.POSTGRES: _postgres,
+}
+"""How each destination is made. Nothing is written and no connection is opened before its first use."""
+
+
+def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to") -> tuple[SinkName, ...]:
+    """Return the destinations to load: those named, or else those of the settings.
+
+    Raises:
+        ConfigError: a name is unknown, a library or a setting is missing, or a destination cannot be loaded by this version.
+    """
+    known = [one.value for one in SinkName]
+    problems = [
+        Problem(place, f"there is no destination {name!r} (known: {', '.join(known)})")
+        for name in names
+        if name not in known
+    ]
+    if problems:
+        raise ConfigError(problems)
+    chosen = tuple(dict.fromkeys(map(SinkName, names))) or settings.load.to
+    for name in dict.fromkeys((SinkName.PARQUET, *chosen)):
+        library, extra = EXTRAS.get(name, ("", ""))
+        if library and find_spec(library) is None:
+            problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
+            raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
+        if name not in MAKERS:
+            raise ConfigError([Problem("load.to", f"{name.value} cannot be loaded by this version")])
+    if SinkName.POSTGRES in chosen:
+        load_dsn(settings.load.postgres)
+    return chosen
+
+
+class SinkThread:
+    """A destination, used in a thread of its own.
+
+    Args:
+        sink: The destination.
+
+    Attributes:
+        sink: The destination.
+        name: Its name.
+        given_up: Why it is not used any more; None while it is.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.name = sink.name
+        self.given_up: SinkError | None = None
+        self._failures = 0
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"load-{sink.name}")
+
+    async def call(self, method: Callable[..., T], *arguments: object) -> T:
+        """Call a method in the thread; if cancelled, wait for its end.
+
+        Raises:
+            SinkError: the destination failed, or was given up before.
+            StorageError: the disk of the load directory failed.
+        """
+        if self.given_up is not None:
+            raise self.given_up
+        work = partial(copy_context().run, method, *arguments)
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        try:
+            found = await asyncio.shield(doing)
+        except asyncio.CancelledError:
+            await until_over(doing)
+            raise
+        except SinkError as error:
+            self._failures += 1
+            if self._failures >= MOST_FAILURES:
+                self.give_up(error)
+            raise
+        self._failures = 0
+        return found
+
+    def give_up(self, error: SinkError) -> None:
+        """Do not use the destination any more."""
+        self.given_up = error
+
+    async def close(self) -> None:
+        """Close the destination and end the thread."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self.sink.close)
+        await asyncio.to_thread(self._thread.shutdown)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSinks:
+    """The destinations of a load.
+
+    Attributes:
+        files: The Parquet files.
+        parquet: Their thread.
+        chosen: The destinations that were chosen, in order; the Parquet files may not be among them.
+    """
+
+    files: "ParquetSink"
+    parquet: SinkThread
+    chosen: tuple[SinkThread, ...]
+
+    @classmethod
+    def make(
+        cls,
+        settings: Settings,
+        names: Sequence[SinkName],
+        *,
+        access: Access,
+        scratch: Path,
+        report: Callable[[str], None],
+    ) -> "LoadSinks":
+        """Make the destinations; see `MAKERS` and `SinkPlace`."""
+        files = _parquet(settings, access)
+        place = SinkPlace(settings, access, scratch, files, report)
+        parquet = SinkThread(files)
+        chosen = (parquet if name is SinkName.PARQUET else SinkThread(MAKERS[name](place)) for name in names)
+        return cls(files, parquet, tuple(chosen))
+
+    @property
+    def every(self) -> list[SinkThread]:
+        """The Parquet files, and the chosen destinations."""
+        return list(dict.fromkeys((self.parquet, *self.chosen)))
+
+    async def close(self) -> None:
+        """Close all destinations."""
+        for one in self.every:
+            await one.close()

@@ -1,0 +1,57 @@
+"""Translates errors of DuckDB and of the operating system into the package's own."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from asyncexport.core.file_faults import file_fault
+from asyncexport.errors import DayError, StorageError
+
+NO_SPACE = "No space left on device"
+"""What DuckDB's errors contain if the disk is full."""
+
+
+def storage_error(error: OSError, directory: Path) -> StorageError:
+    """Return our error for an error of the operating system in the load directory."""
+    fault = file_fault(error.errno, place=str(error.filename or directory), directory=str(directory))
+    if fault is not None:
+        return StorageError(fault.message, hint=fault.hint)
+    return StorageError(
+        f"{error.filename or directory}: {error.strerror or error}",
+        hint="check the disk and the permissions of the directory, then run the same command again",
+    )
+
+
+def disk_full(directory: Path) -> StorageError:
+    """Return the error for a full disk."""
+    return storage_error(OSError(errno.ENOSPC, NO_SPACE), directory)
+
+
+@contextmanager
+def translated(directory: Path) -> Iterator[None]:
+    """Translate the errors of making a day; `directory` is the load directory.
+
+    Raises:
+        StorageError: the disk is full or failed.
+        DayError: DuckDB could not do it.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, directory) from error
+    except (MemoryError, duckdb.OutOfMemoryException) as error:
+        raise DayError(
+            "there was not enough memory to make the day",
+            hint="set [load] memory higher, or [load] workers lower",
+        ) from error
+    except duckdb.Error as error:
+        if NO_SPACE in str(error):
+            raise disk_full(directory) from error
+        raise DayError(f"DuckDB could not make the day: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
