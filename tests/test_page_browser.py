@@ -305,6 +305,38 @@ def test_a_canvas_follows_the_colour_scheme(shown):
     assert len(set(seen)) == 3
 
 
+@pytest.mark.parametrize("is_canvas", [False, True])
+def test_a_printed_page_is_complete(shown, is_canvas):
+    """Pictures of a wide window fit the paper, tables are not cut off, and a dark page is printed in dark letters."""
+    made = MadeUpExport(days=20, width=300) if is_canvas else one_of_each(70)
+    page = shown(html_of(made, runs=some_runs(), hours=some_hours(70)), color_scheme="dark")
+    assert page.locator("canvas").count() == is_canvas
+    page.emulate_media(media="print", color_scheme="dark")
+    # All in one call: the pictures have no time to be drawn again, as when a page is printed.
+    found = page.evaluate(
+        """() => {
+          document.body.style.width = "600px";
+          const edges = [...document.querySelectorAll(".picture")].map((box) => {
+            const drawn = [...box.querySelectorAll("svg, canvas")].map((one) => one.getBoundingClientRect());
+            return [drawn, box.getBoundingClientRect()];
+          });
+          return {
+            right: Math.max(...edges.flatMap(([drawn]) => drawn.map((one) => one.right))),
+            spare: Math.max(...edges.map(([drawn, box]) => box.bottom - Math.max(...drawn.map((one) => one.bottom)))),
+            apart: Math.max(...edges.map(([drawn]) => drawn.at(-1).bottom - drawn[0].bottom)),
+            colour: getComputedStyle(document.body).color,
+            buttons: [...document.querySelectorAll("button")].filter((one) => one.checkVisibility()).length,
+            cut: [...document.querySelectorAll(".scroll")]
+              .filter((one) => getComputedStyle(one).maxHeight !== "none").length,
+          };
+        }"""
+    )
+    assert found["right"] <= 600
+    assert abs(found["spare"]) < 2
+    assert abs(found["apart"]) < 2
+    assert (found["colour"], found["buttons"], found["cut"]) == ("rgb(27, 31, 36)", 0, 0)
+
+
 def test_each_picture_has_its_table(shown):
     """Bundles of a day, days, runs and requests are tables as well, complete when they are opened."""
     made, runs, hours = MadeUpExport(days=300), some_runs(), some_hours(30)
