@@ -96,7 +96,7 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
     """Return the destinations to load: those named, or else those of the settings.
 
     Raises:
-        ConfigError: a name is unknown, a library or a setting is missing, or a destination cannot be loaded by this version.
+        ConfigError: a name is unknown, a library or a setting is missing, or this version cannot load a destination.
     """
     known = [one.value for one in SinkName]
     problems = [
