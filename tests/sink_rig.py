@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def readable(column: Column) -> str:
 
 
 def comparable(row: Iterable[Any], columns: Iterable[Column]) -> tuple[Any, ...]:
-    """Return a row with its JSON values in one notation: names sorted, numbers as written."""
+    """Return a row with its JSON values in one notation: see `canonical`."""
     return tuple(
         canonical(value) if column.kind is ColumnKind.JSON and value is not None else value
         for value, column in zip(row, columns, strict=True)
@@ -78,5 +79,9 @@ def comparable(row: Iterable[Any], columns: Iterable[Column]) -> tuple[Any, ...]
 
 
 def canonical(text: str) -> str:
-    """Return JSON in one notation, without rounding a number."""
-    return json.dumps(json.loads(text, parse_float=str, parse_int=str), sort_keys=True)
+    """Return JSON in one notation: names sorted, and numbers by their exact value, however they are spelled."""
+
+    def exact(number: str) -> str:
+        return f"number {Fraction(number)}"
+
+    return json.dumps(json.loads(text, parse_float=exact, parse_int=exact), sort_keys=True)

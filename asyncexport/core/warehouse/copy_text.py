@@ -11,11 +11,9 @@ from collections.abc import Mapping, Sequence
 from asyncexport.core.warehouse.columns import DATE, ColumnKind
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal, quoted
-from asyncexport.core.warehouse.jsonb import LONG, ODD, fit_for_jsonb
+from asyncexport.core.warehouse.jsonb import DEEPEST, LONG, ODD, ODD_DIGITS, fit_for_jsonb
 
 _ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
-
-_TRANSLATION = str.maketrans(_ESCAPES)
 
 NULL = r"\N"
 
@@ -64,7 +62,10 @@ def _escaped(text: str, *, is_text: bool) -> str:
 
 def _is_odd(name: str) -> str:
     column = quoted(name)
-    return f"coalesce(length({column}) >= {LONG} OR regexp_matches({column}, {literal(ODD)}), false)"
+    brackets = f"length({column}) - length(replace(replace({column}, '[', ''), '{{', '')) > {DEEPEST}"
+    has_odd_digits = f"regexp_matches({column}, {literal(ODD_DIGITS)})"
+    long = f"CASE WHEN length({column}) >= {LONG} THEN {has_odd_digits} OR {brackets} ELSE false END"
+    return f"coalesce(regexp_matches({column}, {literal(ODD)}) OR {long}, false)"
 
 
 def copy_line(values: Sequence[str | None], json: Sequence[bool]) -> tuple[str, bool]:
@@ -82,5 +83,12 @@ def copy_line(values: Sequence[str | None], json: Sequence[bool]) -> tuple[str, 
         else value.replace("\0", "\N{REPLACEMENT CHARACTER}")
         for value, is_json in zip(values, json, strict=True)
     ]
-    line = "\t".join(NULL if value is None else value.translate(_TRANSLATION) for value in stored)
-    return line, stored != list(values)
+    return "\t".join(map(_field, stored)), stored != list(values)
+
+
+def _field(value: str | None) -> str:
+    if value is None:
+        return NULL
+    for character, escape in _ESCAPES.items():
+        value = value.replace(character, escape)
+    return value

@@ -20,10 +20,12 @@ LONGEST_NUMBER = 15_000
 LONGEST_EXPONENT = 3
 
 ODD = r"\\u0000|\\u[dD][89a-fA-F]|[0-9][eE][+-]?[0-9]{4}|NaN|Infinity"
-"""A regular expression that finds every JSON text which may need a change, provided that it is not `LONG`."""
+"""A regular expression that finds every JSON text that may need a change, except a `LONG` one."""
 
-LONG = 2 * DEEPEST
-"""From this many characters on, a JSON text may need a change whatever is in it: shorter ones cannot be too deep."""
+LONG = 1000
+"""From this many characters on, a JSON text may need a change for its digits (`ODD_DIGITS`) or brackets as well."""
+
+ODD_DIGITS = "[0-9.]{1000}"
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)|-?[0-9][0-9.eE+-]*|[\[\]{}]', re.DOTALL)
 

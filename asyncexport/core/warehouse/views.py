@@ -14,7 +14,7 @@ from enum import Enum
 from hashlib import sha256
 
 from asyncexport.core.exports import Type
-from asyncexport.core.warehouse.columns import STANDARD, Column, ColumnKind
+from asyncexport.core.warehouse.columns import STANDARD, ColumnKind
 from asyncexport.core.warehouse.identifiers import literal, postgres_name, quoted
 
 TABLES = "_asyncexport_tables"
@@ -109,9 +109,9 @@ def views(place: ViewPlace, type_: Type | None) -> tuple[View, ...]:
             return (_coverage(place),)
 
 
-def digest(made: tuple[View, ...], columns: tuple[Column, ...] = ()) -> str:
-    """Return a digest of views and of the columns that their table shows."""
-    return sha256(repr((made, columns)).encode()).hexdigest()
+def digest(made: tuple[View, ...]) -> str:
+    """Return a digest of the definitions of views."""
+    return sha256(repr(made).encode()).hexdigest()
 
 
 IN_A_SESSION = '"UserId" IS NOT NULL AND "SessionId" <> 0'

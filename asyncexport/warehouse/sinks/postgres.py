@@ -23,9 +23,12 @@ from asyncexport.core.warehouse.views import LOADS, TABLES, Dialect, TableFacts,
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.postgres_connection import NAME, PostgresConnection
 
-ROWS_A_PIECE = 2000
+ROWS_AT_ONCE = 2000
 
-DUCKDB_MEMORY = "256MB"
+BYTES_A_PIECE = 1 << 20
+"""A piece of the rows is sent as soon as it has this many characters."""
+
+DEFAULT_MEMORY = 1 << 30
 
 
 class PostgresSink:
@@ -34,14 +37,23 @@ class PostgresSink:
     Args:
         connection: The connection.
         schema: The schema of all tables, which is made if it does not exist.
+        memory: DuckDB's memory limit, in bytes. It needs a fraction of it, unless rows are very long.
         report: Called with messages for the user.
     """
 
     name = NAME
 
-    def __init__(self, connection: PostgresConnection, *, schema: str, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        connection: PostgresConnection,
+        *,
+        schema: str,
+        report: Callable[[str], None],
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
         self._connection = connection
         self._schema = schema
+        self._memory = memory
         self._report = report
 
     def receipts(self, table: str) -> Mapping[str, str]:
@@ -84,7 +96,9 @@ class PostgresSink:
             self._lock(con, table)
             _make_partition(con, self._schema, table, day)
             con.execute(f'DELETE FROM {self._of(table)} WHERE "date" = DATE {literal(day)}')
-            rows, changed = (0, 0) if parquet is None else _copy(con, self._of(table), day, parquet)
+            rows, changed = (
+                (0, 0) if parquet is None else _copy(con, self._of(table), day, parquet, memory=self._memory)
+            )
             values = f"{literal(table)}, DATE {literal(day)}, {literal(receipt)}, {rows}, now()"
             con.execute(
                 f"INSERT INTO {self._of(LOADS)} VALUES ({values}) ON CONFLICT (table_name, day) "
@@ -193,11 +207,11 @@ def _make_view(con: psycopg.Connection, name: str, view: View) -> None:
     con.execute(f"COMMENT ON VIEW {name} IS {literal(view.says)}")
 
 
-def _copy(con: psycopg.Connection, name: str, day: str, parquet: Path) -> tuple[int, int]:
+def _copy(con: psycopg.Connection, name: str, day: str, parquet: Path, *, memory: int) -> tuple[int, int]:
     """Add the rows of a file to a table; return their number, and in how many of them something was replaced."""
     types = _types(con, name)
     try:
-        with duckdb.connect(config={"threads": 1, "memory_limit": DUCKDB_MEMORY}) as duck, con.cursor() as cursor:
+        with duckdb.connect(config={"threads": 1, "memory_limit": f"{memory}B"}) as duck, con.cursor() as cursor:
             duck.execute("SET TimeZone = 'UTC'")
             described = duck.execute(
                 f"DESCRIBE SELECT * FROM read_parquet({one_file(str(parquet))}, hive_partitioning = false)"
@@ -228,14 +242,23 @@ def _copy(con: psycopg.Connection, name: str, day: str, parquet: Path) -> tuple[
 def _pieces(duck: duckdb.DuckDBPyConnection, json: Sequence[bool]) -> Iterator[tuple[bytes, int, int]]:
     """Yield lines in pieces, each with its number of rows and in how many of them something was replaced."""
     is_json = (*json, False)  # the date
-    while found := duck.fetchmany(ROWS_A_PIECE):
-        changed = 0
-        lines = []
-        for line, values in found:
+    lines: list[str] = []
+    size = changed = 0
+    while found := duck.fetchmany(ROWS_AT_ONCE):
+        found.reverse()
+        while found:  # a row that was sent is let go: it may be long
+            line, values = found.pop()
             if line is None:
-                made, was_changed = copy_line(values, is_json)
+                line, was_changed = copy_line(values, is_json)
                 changed += was_changed
-                lines.append(made)
-            else:
-                lines.append(line)
-        yield ("\n".join(lines) + "\n").encode(), len(lines), changed
+            lines.append(line)
+            size += len(line)
+            if size >= BYTES_A_PIECE:
+                yield _joined(lines), len(lines), changed
+                lines, size, changed = [], 0, 0
+    if lines:
+        yield _joined(lines), len(lines), changed
+
+
+def _joined(lines: Sequence[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode()
