@@ -162,6 +162,25 @@ class Place:
         files = sorted(map(str, (self.warehouse / table).glob("date=*/data.parquet")))
         return rows_of("read_parquet($files, hive_partitioning = false)", {"files": files}) if files else Counter()
 
+    def day_in_parquet(self, number: int) -> Counter[str]:
+        """Return the multiset of rows in the file of the n-th day."""
+        values = {"file": str(self.file(number))}
+        return (
+            rows_of("read_parquet($file, hive_partitioning = false)", values)
+            if self.file(number).exists()
+            else Counter()
+        )
+
+    def day_expected(self, number: int) -> Counter[str]:
+        """Return the multiset of rows of the archives of the n-th day."""
+        start = MIDNIGHT + number * DAY
+        return Counter(
+            canonical(row)
+            for bundle, rows in self.truth.items()
+            if start <= bundle.range.start < start + DAY
+            for row in rows
+        )
+
     def in_duckdb(self, table: str = TABLE) -> Counter[str]:
         """Return the multiset of rows in a table or view of the DuckDB file."""
         return rows_of(f'"{table}"', {}, database=self.warehouse / "warehouse.duckdb")

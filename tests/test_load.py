@@ -1,21 +1,29 @@
 """Loads: every row of the archives is in every table, once, and what has not changed is not touched."""
 
+import base64
+import gzip
 import hashlib
 import json
 import threading
 from collections import Counter
 from dataclasses import replace
 
+import duckdb
 import pytest
 
 from asyncexport.core.bundles import DAY, Bundle
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.core.warehouse.tables import table_name
-from asyncexport.errors import ConfigError
+from asyncexport.errors import ConfigError, SinkError
 from asyncexport.ledger import hold_load
-from tests.day_making import MIDNIGHT, metadata_of, table_of
+from asyncexport.run.load import LoadSpec
+from asyncexport.run.load_check import check_load
+from tests.day_making import MIDNIGHT, metadata_of, ndjson, table_of
 from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, event, events
+
+BROKEN = b'{"UserId": 1]\n'
+"""A line that is no row. Runs store such an archive: they do not parse every row."""
 
 TABLES = {"load": {"duckdb": {"tables": True}}}
 """DuckDB has copies of the rows, so that it has records of its own."""
@@ -350,8 +358,8 @@ def test_files_get_the_access_of_the_archives(tmp_path):
     for access, files, folders in (("private", 0o600, 0o700), ("umask", 0o644, 0o755)):
         place = Place(tmp_path / access)
         place.changes = {"output": {"directory": str(place.output), "access": access}}
-        place.store(Arrival((0, 1), events(0, 1)), Arrival((24, 25), []))
-        place.load()
+        place.store(Arrival((0, 1), events(0, 1), content=ndjson(event(0)) + BROKEN), Arrival((24, 25), []))
+        assert place.count("quarantined") == 1
         modes = {one.name: one.stat().st_mode & 0o777 for one in [place.warehouse, *place.warehouse.rglob("*")]}
         assert modes.pop(".lock") == 0o600
         expected = {name: files if "." in name else folders for name in modes}
@@ -374,3 +382,66 @@ def test_the_same_archives_make_the_same_bytes(place):
     place.load()
     again = place.folder / "again" / TABLE / f"date={date(0)}" / "data.parquet"
     assert hashlib.sha256(again.read_bytes()).hexdigest() == first
+
+
+def test_a_line_that_is_no_row_is_kept_beside_the_table(place):
+    """Exit code 3 for the load that loads the day; later ones say that it is there already."""
+    content = ndjson(*events(60, 3)) + BROKEN
+    place.store(Arrival((25, 26), events(60, 3), content=content))
+    summary = place.load()
+    counts = summary.to_dict()["load"]
+    assert (summary.exit_code, counts["quarantined"], counts["failed"], counts["rows"]) == (Exit.PARTIAL, 1, 0, 21)
+    check(place)
+    kept = place.warehouse / f"{TABLE}.quarantine" / f"date={date(1)}" / "data.ndjson.gz"
+    (line,) = gzip.decompress(kept.read_bytes()).splitlines()
+    assert base64.b64decode(json.loads(line)["bytes"]) == BROKEN.rstrip()
+    summary = place.load()
+    assert (summary.exit_code, summary.to_dict()["load"]["already"]) == (Exit.DONE, 2)
+    place.store(Arrival((25, 26), events(60, 4), revision=1))
+    assert place.load().exit_code is Exit.DONE
+    assert not kept.exists()
+    check(place)
+
+
+def test_a_day_with_lines_that_are_no_rows_is_not_loaded_if_that_is_wanted(place):
+    """With `quarantine = "fail"` the day stays as it was, and the exit code is 3."""
+    place.load()
+    before = place.file(1).read_bytes()
+    place.changes = {"load": {**place.changes.get("load", {}), "quarantine": "fail"}}
+    place.store(Arrival((25, 26), events(60, 3), content=BROKEN * 2))
+    summary = place.load()
+    assert summary.load
+    (failure,) = summary.load.failures
+    assert summary.exit_code is Exit.PARTIAL
+    assert str(failure.error).startswith("2 lines are no rows, the first ones in everyone-events/date=2026-01-02/")
+    assert place.file(1).read_bytes() == before
+    assert not (place.warehouse / f"{TABLE}.quarantine").exists()
+
+
+def found_differences(place: Place) -> list[tuple[str, str, str]]:
+    """Return what a check finds, and check that it changes nothing."""
+    before = place.states()
+    failures: list[SinkError] = []
+    found = list(check_load(place.settings, LoadSpec(), now=MIDNIGHT + 30 * DAY, on_failure=failures.append))
+    assert place.states() == before
+    assert not failures
+    return [(one.sink, one.date, one.reason) for one in found]
+
+
+def test_a_check_finds_every_day_that_differs(tmp_path):
+    """Receipts and rows of every destination are compared with the archives; nothing is changed."""
+    place = Place(tmp_path, changes=TABLES)
+    place.store(Arrival((0, 1), events(0, 10)), Arrival((24, 25), events(20, 3)), Arrival((48, 49), []))
+    missing = [(sink, date(day), "not loaded") for sink in ("parquet", "duckdb") for day in range(3)]
+    assert found_differences(place) == missing
+    assert not place.warehouse.exists()
+    place.load()
+    assert found_differences(place) == []
+    place.store(Arrival((0, 1), events(0, 9), revision=1))
+    other = "loaded from other archives, or with other settings"
+    assert found_differences(place) == [("parquet", date(0), other), ("duckdb", date(0), other)]
+    place.load()
+    place.file(1).unlink()
+    with duckdb.connect(place.warehouse / "warehouse.duckdb") as duck:
+        duck.execute(f"DELETE FROM {TABLE} WHERE UserId = 7000000000000000020")
+    assert found_differences(place) == [("parquet", date(1), "not loaded"), ("duckdb", date(1), "2 rows instead of 3")]

@@ -39,12 +39,12 @@ EXTRAS: Mapping[SinkName, tuple[str, str]] = {
 """The library that each destination needs, and the extra that installs it."""
 
 
-def _parquet(settings: Settings, access: Access) -> "ParquetSink":
+def _parquet(settings: Settings, access: Access, scratch: Path) -> "ParquetSink":
     """Return the Parquet files."""
     from asyncexport.warehouse.sinks.parquet import ParquetSink  # noqa: PLC0415 - duckdb may not be installed
 
     directory = settings.load.directory.absolute()
-    return ParquetSink(directory, folder_mode=access.folder_mode, file_mode=access.file_mode)
+    return ParquetSink(directory, scratch=scratch, folder_mode=access.folder_mode, file_mode=access.file_mode)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class LoadSinks:
         report: Callable[[str], None],
     ) -> "LoadSinks":
         """Make the destinations; see `MAKERS` and `SinkPlace`."""
-        files = _parquet(settings, access)
+        files = _parquet(settings, access, scratch)
         place = SinkPlace(settings, access, scratch, files, report)
         parquet = SinkThread(files)
         chosen = (parquet if name is SinkName.PARQUET else SinkThread(MAKERS[name](place)) for name in names)

@@ -36,14 +36,16 @@ class ParquetSink:
 
     Args:
         directory: The load directory.
+        scratch: A folder for unfinished files, on the same file system.
         folder_mode: The mode of folders that are created, before the umask.
         file_mode: The mode of files that are created, before the umask.
     """
 
     name = SinkName.PARQUET.value
 
-    def __init__(self, directory: Path, *, folder_mode: int = 0o777, file_mode: int = 0o666) -> None:
+    def __init__(self, directory: Path, *, scratch: Path, folder_mode: int = 0o777, file_mode: int = 0o666) -> None:
         self.directory = directory
+        self._scratch = scratch
         self._disk = LoadDisk(directory, folder_mode=folder_mode)
         self._file_mode = file_mode
 
@@ -108,7 +110,7 @@ class ParquetSink:
         with self._disk.translated():
             self._disk.make_folder(final.parent)
         if parquet is None:
-            self._put_empty(empty, final, receipt)
+            self._put_empty(self._scratch / f"{table}-{day}.empty.part", final, receipt)
             return 0
         if _read_metadata({day: parquet}, RECEIPTS).get(day) != receipt:
             raise SinkError(f"{parquet} was not made from the archives of {day}", sink=self.name)
@@ -120,8 +122,8 @@ class ParquetSink:
             self._disk.rename("parquet", parquet, final)
         return rows
 
-    def _put_empty(self, empty: Path, final: Path, receipt: str) -> None:
-        part = empty.with_name(f".{empty.name}.part")
+    def _put_empty(self, part: Path, final: Path, receipt: str) -> None:
+        empty = final.with_name(EMPTY_NAME)
         with self._disk.translated():
             part.unlink(missing_ok=True)
             file = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._file_mode)
