@@ -80,8 +80,13 @@ def _postgres(place: SinkPlace) -> Sink:
     from asyncexport.warehouse.sinks.postgres import PostgresSink  # noqa: PLC0415 - psycopg may not be installed
     from asyncexport.warehouse.sinks.postgres_connection import PostgresConnection  # noqa: PLC0415
 
-    postgres = place.settings.load.postgres
-    return PostgresSink(PostgresConnection(load_dsn(postgres)), schema=postgres.schema_name, report=place.report)
+    load = place.settings.load
+    return PostgresSink(
+        PostgresConnection(load_dsn(load.postgres)),
+        schema=load.postgres.schema_name,
+        report=place.report,
+        memory=load.memory,
+    )
 
 
 MAKERS: dict[SinkName, Callable[[SinkPlace], Sink]] = {
