@@ -147,7 +147,7 @@ def test_a_public_address_needs_consent(run, service):
 
 def test_a_public_page_needs_consent(run, service):
     """Without it, the command ends with 2 and one line; with it, the run says where the page is."""
-    for command in (("backfill", *DAYS), ("nightly",), ("retry",), ("verify", "--repair")):
+    for command in (("backfill", *DAYS), ("nightly",), ("retry",), ("audit",), ("verify", "--repair")):
         ran = run(*command, "--dashboard", "0.0.0.0:0")
         assert ran.code == Exit.USAGE
         (error,) = ran.errors

@@ -249,3 +249,19 @@ def test_an_invalid_option_is_a_usage_error(run, options, message):
     ran = run(*PLAN, *options)
     assert (ran.code, ran.out) == (Exit.USAGE, [])
     assert any(line.startswith(f"asyncexport: error: {message}") for line in ran.err), ran.err
+
+
+def test_a_simulated_night_includes_its_audits(run):
+    """They are counted with the other bundles, and a note says when they come."""
+    earlier_run(stored=6)
+    Path("exports", EXPORT.name).mkdir(parents=True)
+    for number in range(6):
+        with Path("exports", EXPORT.name, f"{number}.gz").open("wb") as file:
+            # A sparse file: only the size is looked up.
+            file.truncate(9_000_000)
+    Path("asyncexport.toml").write_text('[nightly]\nsince = "2026-01-01"\naudit = 4\n[[export]]\nbundle = "24h"\n')
+    (planned,) = run("--json", "plan", "--nightly").of("plan")
+    ran = run("--json", "plan", "--nightly", "--simulate", "--seeds", "1")
+    assert {one["bundles"] for one in ran.of("simulation")} == {planned["to_do"] + 4}
+    (assumed,) = ran.of("assumed")
+    assert "4 stored bundles to audit when everything else is stored" in assumed["notes"]

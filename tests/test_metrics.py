@@ -190,6 +190,22 @@ def test_counters_begin_with_the_year_and_never_decrease():
     assert at(found, "refreshed_bundles_total", changed="false") == 6
 
 
+def test_audits_are_counted_by_their_result():
+    """An audit that compared nothing is none: the last audit stays the one that did."""
+    found = samples(MetricsFacts("d", NOW, report()))
+    assert (at(found, "last_audit_timestamp_seconds"), at(found, "audited_bundles_total", differs="true")) == (0, 0)
+    runs = (
+        run("audit", 48, 0, audited={"compared": 60, "differ": 2}),
+        run("nightly", 24, 0, audited={"compared": 20, "differ": 1}),
+        run("audit", 1, 143, audited={"compared": 0, "differ": 0}),
+        run("nightly", 0, 0),
+    )
+    found = samples(MetricsFacts("d", NOW, status_report(DirectoryFacts((), runs=runs), now=NOW, again=str)))
+    assert at(found, "audited_bundles_total", differs="true") == 3
+    assert at(found, "audited_bundles_total", differs="false") == 77
+    assert at(found, "last_audit_timestamp_seconds") == runs[1].ended
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=30))
 def test_operations_are_a_histogram(seconds):
     """Each operation is counted in every bucket that it fits into, and in the sum."""

@@ -345,6 +345,16 @@ def test_bundles_that_settle_do_not_exceed_the_operations_allowed(operations, me
     assert share(found.settled_waits, 0.5) < 3600
 
 
+def test_audits_come_after_everything_else():
+    """They cost as much as new bundles, and none of their operations is created before all others are stored."""
+    scenario = Scenario(40, audits=20)
+    alone, found = simulate(replace(scenario, audits=0)), simulate(scenario)
+    assert (found.stored, found.operations) == (60, 60)
+    assert found.makespan >= alone.makespan + 600
+    only_audits = simulate(replace(scenario, bundles=0))
+    assert (only_audits.stored, only_audits.refused) == (20, 0)
+
+
 def test_the_same_seed_gives_the_same_run():
     """The same seed gives the same result, and another seed a different one."""
     assert simulate(Scenario(30, seed=5)) == simulate(Scenario(30, seed=5))

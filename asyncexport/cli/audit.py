@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncexport.cli.options import Directory, Names, Sets, SuccessExits, Wait, read_asked, read_duration_option
+from asyncexport.cli.options import (
+    Dashboard,
+    Directory,
+    Names,
+    Sets,
+    SuccessExits,
+    Wait,
+    read_asked,
+    read_duration_option,
+)
 from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, DEFAULT_SAMPLE, is_audited
 from asyncexport.core.summary import Summary
 from asyncexport.errors import ConfigError, LedgerLockedError, Problem
@@ -34,6 +43,7 @@ def audit(
     export: Names = None,
     wait: Wait = False,
     success_exit: SuccessExits = None,
+    dashboard: Dashboard = None,
     directory: Directory = None,
     sets: Sets = None,
 ) -> Summary:
@@ -56,7 +66,15 @@ def audit(
     session: Session = ctx.obj
     faults: list[Problem] = []
     age = read_duration_option("--older-than", older_than, faults)
-    asked = read_asked(session, directory=directory, sets=sets, names=export, success_exits=success_exit, faults=faults)
+    asked = read_asked(
+        session,
+        directory=directory,
+        sets=sets,
+        names=export,
+        success_exits=success_exit,
+        dashboard=dashboard,
+        faults=faults,
+    )
     _check_auditable(asked.exports, is_chosen=bool(export))
     chosen = random_sample(sample, older_than_seconds=DEFAULT_AGE_SECONDS if age is None else age)
     spec = Audit(asked.exports, chosen)

@@ -5,7 +5,8 @@
 2. Durations and sizes come from the ledger if it has some. No request is sent.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from statistics import median
@@ -16,7 +17,7 @@ import typer
 from asyncexport.cli.options import Asked
 from asyncexport.cli.session import Session
 from asyncexport.core.admission import BudgetScope, Quota
-from asyncexport.core.bundles import show
+from asyncexport.core.bundles import Bundle, show
 from asyncexport.core.exports import Export, Type
 from asyncexport.core.second_looks import SECOND_LOOKS, SecondLooks
 from asyncexport.core.text import show_duration
@@ -25,7 +26,7 @@ from asyncexport.errors import ConfigError, Problem
 
 if TYPE_CHECKING:
     from asyncexport.run.survey import Survey
-    from asyncexport.simulate.variants import Assumed, Case, Row, Variant
+    from asyncexport.simulate.variants import Assumed, Case, ExportShare, Row, Variant
 
 FETCH_SECONDS = 2.0
 """Assumed seconds per download while there is no archive to measure."""
@@ -242,12 +243,24 @@ def _cases(asked: Asked, variant: "Variant", known: Known, look: Look) -> "Itera
         )
         for work in survey.plans
     )
+    audits = tuple(_audit_shares(survey.audit, present, known))
     in_progress = sum(len(work.in_progress) for work in survey.plans)
     budget = variant.settings.budget
     for counts in readings(variant.settings):
         allowance = Quota(budget.requests_per_minute, budget.burst, counts)
         tokens = survey.tokens_for_creates if counts is BudgetScope.CREATE else survey.tokens
-        yield Case(variant, counts, parts, tokens_used=ceil(allowance.usable_burst - tokens), in_progress=in_progress)
+        used = ceil(allowance.usable_burst - tokens)
+        yield Case(variant, counts, (*parts, *audits), len(survey.audit), tokens_used=used, in_progress=in_progress)
+
+
+def _audit_shares(audit: "Sequence[Bundle]", present: "Mapping[str, Export]", known: Known) -> "Iterator[ExportShare]":
+    """Yield the bundles to audit of each export; they keep the width that they have."""
+    from asyncexport.simulate.variants import ExportShare
+
+    for name, count in Counter(one.export for one in audit).items():
+        export = present[name]
+        seconds = sum(one.range.seconds for one in audit if one.export == name) / count
+        yield ExportShare(count, widening=seconds / export.bundle_seconds, fetch_seconds=known.fetch_seconds(export))
 
 
 def _assumptions(asked: Asked, options: Options, known: Known, *, bundles: int) -> "Assumed":
@@ -308,6 +321,8 @@ def _notes(asked: Asked, options: Options, cases: "Sequence[Case]", assumed: "As
         yield f"{known.second_looks:.0%} of the files are empty and downloaded twice to confirm it, as in earlier runs"
     if cases[0].in_progress:
         yield f"{count_of(cases[0].in_progress, 'bundle', 'bundles')} in progress: simulated from the start"
+    if cases[0].audits:
+        yield f"{count_of(cases[0].audits, 'stored bundle', 'stored bundles')} to audit when everything else is stored"
     yield "assumes that the service grants the configured budget and starts every operation immediately"
     yield "assumes no failures and a usable List Operations endpoint"
 

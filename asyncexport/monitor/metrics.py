@@ -175,6 +175,27 @@ def _is_recorded(ended: EndedRun, runs: Sequence[RunRecord]) -> bool:
     return bool(finished) and (finished[-1].command, finished[-1].exit_code) == (ended.command, ended.exit_code)
 
 
+def _of_audits(facts: MetricsFacts, report: StatusReport, *, since: float) -> Iterator[Metric]:
+    """Yield what audits have compared; an audit that compared nothing does not count as one."""
+    audits = [(run, one) for run in report.runs if (one := run.counts.get("audited", {})).get("compared")]
+    this_year = [one for run, one in audits if run.began >= since]
+    differing = sum(one.get("differ", 0) for one in this_year)
+    compared = sum(one["compared"] for one in this_year)
+    yield _counter(
+        facts,
+        "audited_bundles",
+        "Stored bundles that audits compared with a new export, by whether their rows differed",
+        [(("true",), differing), (("false",), compared - differing)],
+        ("differs",),
+    )
+    yield _gauge(
+        facts,
+        "last_audit_timestamp_seconds",
+        "When a run last ended that had audited bundles, in seconds since 1970; 0 if none has",
+        [((), max((run.ended or 0.0 for run, _ in audits), default=0.0))],
+    )
+
+
 def _of_requests(facts: MetricsFacts, report: StatusReport) -> Iterator[Metric]:
     year = datetime(datetime.fromtimestamp(facts.now, UTC).year, 1, 1, tzinfo=UTC).timestamp()
     requests: Counter[Labels] = Counter()
@@ -200,6 +221,7 @@ def _of_requests(facts: MetricsFacts, report: StatusReport) -> Iterator[Metric]:
         [(("true",), changed), (("false",), again - changed)],
         ("changed",),
     )
+    yield from _of_audits(facts, report, since=year)
     yield _gauge(
         facts,
         "budget_tokens",

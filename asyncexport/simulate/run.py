@@ -67,6 +67,7 @@ class Scenario:
         outage: Start and end of an outage of the service.
         seed: Seed of all random numbers.
         settles: Whether the run follows the present: another bundle settles each time a bundle's width has passed.
+        audits: Number of stored bundles of each export that are audited when all others are stored.
     """
 
     bundles: int
@@ -92,6 +93,7 @@ class Scenario:
     second_looks: float = 0.0
     second_look_seconds: float = 60.0
     settles: bool = False
+    audits: int = 0
 
     @property
     def allowance(self) -> Quota:
@@ -284,6 +286,8 @@ class Wiring:
             await self.poller.prime()
             newly_due = self._newly_due if self.scenario.settles else None
             await self.scheduler.run(self.work.planned(), newest=self.work.newest, newly_due=newly_due)
+            if self.scenario.audits:
+                await self.scheduler.run(self.work.audited(self.scenario.audits), newly_due=newly_due)
         finally:
             await self.budget.close()
 

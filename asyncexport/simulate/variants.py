@@ -81,7 +81,8 @@ class Case:
     Attributes:
         variant: The variant.
         counts: Which calls the limit counts.
-        parts: The bundles to export.
+        parts: The bundles to export, and those to audit.
+        audits: Number of these that are audited when all others are stored.
         tokens_used: Tokens missing from the bucket at the start.
         in_progress: Number of the bundles that already have an operation; they are simulated as if they had none.
     """
@@ -89,12 +90,13 @@ class Case:
     variant: Variant
     counts: BudgetScope
     parts: tuple[ExportShare, ...]
+    audits: int = 0
     tokens_used: int = 0
     in_progress: int = 0
 
     @property
     def bundles(self) -> int:
-        """Number of bundles to export."""
+        """Number of bundles to export or to audit."""
         return sum(part.bundles for part in self.parts)
 
 
@@ -149,7 +151,8 @@ def forecast(
 def _scenario(case: Case, assumed: Assumed, seed: int) -> Scenario:
     settings = case.variant.settings
     return Scenario(
-        bundles=case.bundles,
+        bundles=case.bundles - case.audits,
+        audits=case.audits,
         counts_all=case.counts is BudgetScope.ALL,
         prefer=settings.polling.prefer,
         operations=settings.concurrency.operations,

@@ -14,6 +14,10 @@ SETTLED_AFTER_SECONDS = 1.0
 """Bundles settle this long after a multiple of their width: just after the run has asked what is due."""
 
 
+AUDITED_FROM = 10_000_000
+"""The number of the first audited bundle, above those of all others."""
+
+
 class SimulatedWork:
     """The bundles of a simulated run, each of which is given once.
 
@@ -47,6 +51,13 @@ class SimulatedWork:
                     if bundle not in self._given and not isinstance(record.state, Stored):
                         self._given.add(bundle)
                         yield record
+
+    def audited(self, count: int) -> Iterator[BundleRecord]:
+        """Yield this many stored bundles of each export, which cost as much as new ones."""
+        width = EXPORT.bundle_seconds
+        for number in range(AUDITED_FROM, AUDITED_FROM + count):
+            for name in self._exports:
+                yield BundleRecord(Bundle(name, Range(number * width, (number + 1) * width)))
 
     def newest(self, export: str) -> BundleRecord | None:
         """Give the newest bundle that was neither given nor begun; None if there is none."""
