@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_used_is_an_error_only_for_the_writer(directory):
     path.unlink()
     path.mkdir()
     assert joined_runs(directory) == []
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=rf"{JOINED_NAME} is a folder"):
         record_joined(directory, BEGUN)
 
 

@@ -187,3 +187,18 @@ async def test_the_wait_ends_with_the_right_exit_code(tmp_path):
     assert {one["joined"]["command"] for one in (interrupted, terminated, limited)} == {"backfill"}
     assert limited["bundles"]["unfinished"] > 0
     assert seconds < 10
+
+
+async def test_commands_that_need_the_lock_say_whom_they_wait_for(tmp_path):
+    """`accept --wait` and `audit --wait` print a `joining` line without a share, and a signal ends the wait."""
+    async with place_in(tmp_path, replace(SERVICE, operation_seconds=2.0)) as place:
+        holder = await place.backfilling()
+        start, end = show(place.start), show(place.start + DAY)
+        for command in (("accept", start, end, "--why", "known", "--wait"), ("audit", "--wait")):
+            waiting = await place.started(*command)
+            line = await line_of(waiting, "joining")
+            assert (line["command"], line["pid"], line["planned"]) == ("backfill", holder.pid, None)
+            waiting.send_signal(signal.SIGTERM)
+            assert (await summary_of(waiting))["exit_code"] == Exit.TERMINATED
+        holder.kill()
+        await holder.communicate()

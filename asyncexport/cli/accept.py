@@ -87,8 +87,8 @@ def _report_wait(session: Session, joining: "Joining") -> None:
     from asyncexport.display.event_records import event_record
 
     session.lines.report("waiting", joining.text)
-    if record := event_record(joining):
-        session.record(**record)
+    if session.as_json and (record := event_record(joining)):
+        session.results.record(record)
 
 
 def _check_reason(why: str, faults: list[Problem]) -> None:

@@ -8,6 +8,7 @@
 4. Nothing else depends on these records. A line that cannot be read is left out, and the next record replaces the file.
 """
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -82,6 +83,8 @@ def _write(directory: Path, runs: Sequence[RunRecord]) -> None:
     path = _path(directory)
     aside = path.with_name(f"{JOINED_NAME}.new")
     with translated(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         with suppress(FileNotFoundError):
             aside.unlink()
         with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
