@@ -53,7 +53,7 @@ class CanonicalFiles:
             ChangedArchiveError: it is not what the ledger says.
         """
         target = self._request.scratch / f"canonical-{len(self.files)}.ndjson"
-        with target.open("wb", buffering=0) as written:
+        with target.open("wb") as written:
             count = self._read(archive, written.write)
         if count.sha256 != archive.sha256:
             raise ChangedArchiveError(f"{archive.path} was altered while it was read", path=archive.path)

@@ -118,14 +118,17 @@ class _Making:
         return {file: archive for file, archive in good.items() if file not in reasons}
 
     def _check(self, files: Sequence[str], names: Names) -> str:
-        texts = texts_of_archives(files, self.request.layout, names, has_key=self.has_key)
-        return f"SELECT count(COLUMNS(*)) FROM ({texts})"
+        return f"SELECT count(COLUMNS(*)) FROM ({self._texts(files, names)})"
+
+    def _texts(self, files: Sequence[str], names: Names) -> str:
+        folder = str(self.request.output / "_").removesuffix("_")
+        return texts_of_archives(files, self.request.layout, names, folder=folder, has_key=self.has_key)
 
     def _write(self, good: dict[str, SourceArchive], names: Names) -> None:
         request, canonical = self.request, self.canonical
         texts: list[str] = []
         if good:
-            texts.append(texts_of_archives(list(good), request.layout, names, has_key=self.has_key))
+            texts.append(self._texts(list(good), names))
         if canonical.files:
             files = [str(file) for file in canonical.files]
             texts.append(texts_of_canonical(files, request.layout, longest=canonical.longest))
@@ -133,8 +136,7 @@ class _Making:
             day_statement(
                 texts,
                 request.layout,
-                [*good.items(), *((one.path, one) for one in request.source.archives if one.path in self.exact)],
-                source=request.source,
+                request.source,
                 target=str(request.flat),
                 receipt=request.receipt,
             )

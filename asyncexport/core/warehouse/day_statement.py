@@ -1,7 +1,8 @@
 """The statement that makes the Parquet file of a day: it casts, rescues, sorts, numbers and writes the rows.
 
 1. The rows are sorted by user, session and time (individuals by their id), then by their key, content and archive. So
-   the order is the same whatever order they came in; only equal rows of one archive can be exchanged.
+   the order is the same whatever order they came in; only equal rows of one archive can be exchanged. The content are
+   the values, not the texts that they were read from, which depend on the reader.
 2. Rows with equal keys are neighbours in this order. Their running number is the distance to the first of them, and
    the id of an event is the MD5 of its key and this number.
 3. The origin of a row is added at the end, from a small table of the archives.
@@ -34,25 +35,23 @@ ORDER: Mapping[Type, tuple[str, ...]] = {
 def day_statement(
     texts: Sequence[str],
     layout: Layout,
-    archives: Sequence[tuple[str, SourceArchive]],
-    *,
     source: DaySource,
+    *,
     target: str,
     receipt: str,
 ) -> str:
     """Return the statement.
 
     Args:
-        texts: The statements that read the files as text.
+        texts: The statements that read the files as text. Their column `file` is the path of the archive.
         layout: The columns of the table.
-        archives: The archives with what stands for each in the column `file`.
         source: The day.
         target: The path to write to.
         receipt: The receipt of the day.
     """
     rows = " UNION ALL ".join(texts)
     return (
-        f"COPY ({_named(_numbered(_sorted(_cast(rows, layout), layout)), layout, archives)}) TO {literal(target)} "
+        f"COPY ({_named(_numbered(_sorted(_cast(rows, layout), layout)), layout, source)}) TO {literal(target)} "
         f"(FORMAT parquet, COMPRESSION zstd, KV_METADATA {_metadata(layout, source, receipt=receipt)})"
     )
 
@@ -61,9 +60,7 @@ def _cast(rows: str, layout: Layout) -> str:
     """Cast the texts t0, t1, … to the values v0, v1, …, and add to `rescued` what does not fit."""
     kinds = [column.kind for column in layout.fields]
     values = ", ".join(f"{cast(f't{number}', kind)} AS v{number}" for number, kind in enumerate(kinds))
-    texts = [f"t{number}" for number in range(len(kinds))]
-    content = f"hash({', '.join([*texts, 'vars', 'rescued'])})"
-    made = f"SELECT *, {values}, {content} AS content FROM ({rows})"
+    made = f"SELECT *, {values} FROM ({rows})"
     checked = [
         (column.name, f"t{number}", f"(t{number} IS NOT NULL AND v{number} IS NULL)")
         for number, column in enumerate(layout.fields)
@@ -78,7 +75,8 @@ def _cast(rows: str, layout: Layout) -> str:
         f"rescued[2:-2]) || '}}' ELSE rescued END"
     )
     kept = ", ".join(f"v{number}" for number in range(len(kinds)))
-    return f"SELECT {kept}, vars, {rescued} AS rescued, key, hash(key) AS key_hash, content, file FROM ({made})"
+    whole = f"SELECT {kept}, vars, {rescued} AS rescued, key, file FROM ({made})"
+    return f"SELECT *, hash(key) AS key_hash, hash({kept}, vars, rescued) AS content FROM ({whole})"
 
 
 def _sorted(rows: str, layout: Layout) -> str:
@@ -97,25 +95,25 @@ def _numbered(rows: str) -> str:
     )
 
 
-def _named(rows: str, layout: Layout, archives: Sequence[tuple[str, SourceArchive]]) -> str:
+def _named(rows: str, layout: Layout, source: DaySource) -> str:
     """Give the columns their names, and add the origin."""
     names = [f"v{number} AS {quoted(column.name)}" for number, column in enumerate(layout.fields)]
     names += ["vars", "rescued AS _rescued"]
     if layout.type is Type.EVENT:
         names.append(f"'{EVENT_ID_PREFIX}' || md5(key[:-2] || ',' || number || ']') AS event_id")
     origin = [column.name for column in ORIGIN]
-    table = ", ".join(_origin_row(file, archive) for file, archive in archives)
+    table = ", ".join(map(_origin_row, source.archives))
     return (
-        f"SELECT {', '.join([*names, *origin])} FROM ({rows}) JOIN (VALUES {table}) AS origins(origin_file, "
-        f"{', '.join(origin)}) ON file = origin_file"
+        f"SELECT {', '.join([*names, *origin])} FROM ({rows}) JOIN (VALUES {table}) AS origins({', '.join(origin)}) "
+        "ON file = _archive"
     )
 
 
-def _origin_row(file: str, archive: SourceArchive) -> str:
+def _origin_row(archive: SourceArchive) -> str:
     times = (archive.range.start, archive.range.end, archive.exported_at)
     start, end, exported = (literal(datetime.fromtimestamp(one, UTC).isoformat()) for one in times)
     return (
-        f"({literal(file)}, {literal(archive.path)}, {start}::TIMESTAMPTZ, {end}::TIMESTAMPTZ, "
+        f"({literal(archive.path)}, {start}::TIMESTAMPTZ, {end}::TIMESTAMPTZ, "
         f"{exported}::TIMESTAMPTZ, {archive.revision}::BIGINT)"
     )
 

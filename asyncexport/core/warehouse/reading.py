@@ -4,7 +4,8 @@
    names of all fields are found first (`scanning`).
 2. Documented fields, and custom variables with a column of their own, are read as text. All other fields are read as
    JSON, and joined into `vars`, sorted by name. Columns that no row has are not read.
-3. The canonical form, which the row-by-row reader writes, has one JSON object per line, whose members are strings: the
+3. DuckDB must be told that each line is a record. Otherwise it takes `{}` for the value of the only column.
+4. The canonical form, which the row-by-row reader writes, has one JSON object per line, whose members are strings: the
    fields, `vars`, `_rescued`, `_key` and `_archive`. It becomes the same columns.
 """
 
@@ -26,17 +27,26 @@ EVENT_VARIABLE = "evt_"
 """The prefix of an event's variables, which are part of its key."""
 
 
-def texts_of_archives(files: Sequence[str], layout: Layout, names: Names, *, has_key: bool) -> str:
-    """Return the statement that reads archives as text: the columns t0, t1, … of the layout's fields, and so on."""
+def texts_of_archives(files: Sequence[str], layout: Layout, names: Names, *, folder: str, has_key: bool) -> str:
+    """Return the statement that reads archives as text: the columns t0, t1, … of the layout's fields, and so on.
+
+    Args:
+        files: The paths of the archives, which all begin with `folder`.
+        layout: The columns of the table.
+        names: The names of the fields.
+        folder: What is left out of the paths in the column `file`.
+        has_key: Whether rows get a key.
+    """
     own = {column.name: "JSON" if column.kind is ColumnKind.JSON else "VARCHAR" for column in layout.fields}
     others = sorted(names.columns - own.keys())
     types = {**{name: type_ for name, type_ in own.items() if name in names.columns}, **dict.fromkeys(others, "JSON")}
     columns = ", ".join(f"{literal(name)}: '{type_}'" for name, type_ in (types or NO_FIELDS).items())
     key = _key(types) if has_key and layout.type is Type.EVENT else NULL
     texts = ", ".join(f"{_text(name, types)} AS t{number}" for number, name in enumerate(own))
+    file = f"{FILE}[{len(folder) + 1}:]"
     return (
-        f"SELECT {texts}, {_vars(others)} AS vars, {NULL} AS rescued, {key} AS key, {FILE} AS file FROM read_json("
-        f"{_list(files)}, format = 'newline_delimited', compression = 'gzip', columns = {{{columns}}}, "
+        f"SELECT {texts}, {_vars(others)} AS vars, {NULL} AS rescued, {key} AS key, {file} AS file FROM read_json("
+        f"{_list(files)}, format = 'newline_delimited', records = true, compression = 'gzip', columns = {{{columns}}}, "
         f"filename = '{FILE}', hive_partitioning = false, maximum_object_size = {LONGEST_ROW})"
     )
 
@@ -48,8 +58,8 @@ def texts_of_canonical(files: Sequence[str], layout: Layout, *, longest: int) ->
     texts = ", ".join(f"{quoted(name)} AS t{number}" for number, name in enumerate(own))
     return (
         f"SELECT {texts}, vars, _rescued AS rescued, CAST(json(_key) AS VARCHAR) AS key, _archive AS file FROM "
-        f"read_json({_list(files)}, format = 'newline_delimited', columns = {{{columns}}}, hive_partitioning = false, "
-        f"maximum_object_size = {max(longest, 1 << 20) + 1})"
+        f"read_json({_list(files)}, format = 'newline_delimited', records = true, columns = {{{columns}}}, "
+        f"hive_partitioning = false, maximum_object_size = {max(longest, 1 << 20) + 1})"
     )
 
 
