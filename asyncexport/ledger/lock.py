@@ -77,7 +77,18 @@ class Holder:
             return True
         except (OSError, OverflowError):
             return False
+        return _is_zombie(self.pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only its parent has not taken note, which in some containers never happens."""
+    try:
+        # The name of the program, in parentheses, may contain anything; the state comes after it.
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+    except (OSError, IndexError):
+        # There is no such file on macOS.
         return False
+    return state in (b"Z", b"X")
 
 
 def holder(directory: Path) -> Holder | None:
