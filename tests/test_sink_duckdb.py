@@ -19,6 +19,8 @@ from asyncexport.warehouse.sinks.duckdb import DuckDbTables, DuckDbViews
 from asyncexport.warehouse.sinks.duckdb_file import DuckDbFile
 from tests.sink_rig import EVENTS, PEOPLE, Row, comparable, day_path, event, readable, rows_in_parquet, write_parquet
 
+ROOT = Path(__file__).parent.parent
+
 MIDNIGHT = datetime(2026, 1, 3, tzinfo=UTC)
 FACTS = TableFacts(Type.EVENT, "o-1-na1", MIDNIGHT.timestamp())
 
@@ -269,6 +271,23 @@ def test_a_replacement_that_fails_leaves_the_day_as_before(tmp_path):
         sink.replace("t", "2026-01-01", broken, "other")
     assert (table_rows(tmp_path), sink.receipts("t"), sink.row_counts("t")) == before
     assert before[1:] == ({"2026-01-01": "of 2026-01-01, 7"}, {"2026-01-01": 7})
+
+
+def test_a_load_that_is_killed_leaves_the_day_as_before(tmp_path):
+    """The transaction that was open is undone when the file is opened next, and a repeat is exact."""
+    day = "2026-01-31"
+    sink = tables_in(tmp_path)
+    load(sink, tmp_path, {day: ROWS, "2026-01-30": ROWS[:2]})
+    before = (table_rows(tmp_path), sink.receipts("t"), sink.row_counts("t"))
+    new = write_parquet(tmp_path / "new.parquet", EVENTS, ROWS[:3])
+    command = [sys.executable, "-m", "tests.sink_driver", "duckdb", str(tmp_path / "main.duckdb"), str(new)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"replaced\n"
+        other.kill()
+    assert (table_rows(tmp_path), sink.receipts("t"), sink.row_counts("t")) == before
+    assert sink.replace("t", day, new, "new") == 3
+    assert sink.row_counts("t") == {day: 3, "2026-01-30": 2}
 
 
 def test_a_day_without_rows_keeps_its_receipt(tmp_path):

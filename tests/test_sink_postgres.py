@@ -184,6 +184,30 @@ def test_a_table_made_beforehand_is_accepted(rig, made):
     assert rig.query("SELECT count(*) FROM pg_inherits WHERE inhparent = 't'::regclass") == before
 
 
+def test_a_column_made_as_json_or_text_keeps_the_text_as_written(rig):
+    """Only jsonb changes the spelling, and cannot hold everything."""
+    rig.query(f"CREATE SCHEMA {rig.schema}")
+    rig.query('CREATE TABLE t (vars json, _rescued text, "date" date)')
+    text = '{"b" : 1e5, "a": -0, "b": "\\u0000\\ud800", "c": 1e999999}'
+    rig.load({DAY: [event(1, 1, "10:00:00", vars=text, _rescued=text)]})
+    assert rig.query("SELECT vars::text, _rescued FROM t") == [(text, text)]
+    assert rig.notes == []
+
+
+def test_a_new_month_does_not_wait_for_queries(rig):
+    """While a transaction that has read the table is open, days of it are replaced and a partition is added."""
+    rig.load({DAY: ROWS})
+    files = [rig.parquet(ROWS), rig.parquet(ROWS)]
+    sink = rig.another(f"{rig.server.dsn} options='-c lock_timeout=10000'")
+    with psycopg.connect(rig.server.dsn) as reader:
+        reader.execute(f"SET search_path = {rig.schema}")
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (len(ROWS),)
+        for day, file in zip((DAY, "2026-02-01"), files, strict=True):
+            assert sink.replace("t", day, file, "new") == len(ROWS)
+        assert reader.execute("SELECT count(*) FROM t").fetchone() == (2 * len(ROWS),)
+    sink.close()
+
+
 def test_a_column_of_another_type_is_refused(rig):
     """The message names the column and both types; nothing is changed."""
     rig.query(f"CREATE SCHEMA {rig.schema}")

@@ -1,6 +1,8 @@
 """The destination PostgreSQL when something goes wrong: no server, no rights, a crash, other loaders, odd values."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -97,6 +99,23 @@ def test_a_server_that_crashes_keeps_the_day_as_it_was(rig, where):
     assert rig.sink.replace("t", DAY, new, "new") == 7
     assert rig.rows() == rows_in_parquet({DAY: new}, EVENTS.columns)
     assert (rig.sink.receipts("t"), rig.sink.row_counts("t")) == ({DAY: "new"}, {DAY: 7})
+
+
+def test_a_load_that_is_killed_leaves_the_day_as_before(rig):
+    """The server undoes the transaction of a client that is gone, and lets the next loader in."""
+    before = rig.load({DAY: OLD})
+    new = rig.parquet(NEW)
+    command = [sys.executable, "-m", "tests.sink_driver", "postgres", rig.server.dsn, rig.schema, str(new)]
+    with closing(psycopg.connect(rig.server.dsn)) as blocker:
+        blocker.execute(f"SET search_path = {rig.schema}")
+        blocker.execute(BLOCKS["the receipt"][1])
+        with subprocess.Popen(command, cwd=Path(__file__).parent.parent) as other:
+            wait_until_locked(rig)
+            other.kill()
+    assert rig.rows() == rows_in_parquet(before, EVENTS.columns)
+    assert rig.sink.receipts("t") == {DAY: "of 2026-01-31, 5"}
+    assert rig.sink.replace("t", DAY, new, "new") == 7
+    assert rig.rows() == rows_in_parquet({DAY: new}, EVENTS.columns)
 
 
 def test_two_loaders_at_once_leave_one_complete_day(rig):

@@ -28,7 +28,7 @@ def copy_statement(types: Mapping[str, str], json: frozenset[str], *, day: str, 
 
     Args:
         types: The columns of the file, in the order of the line, and their types in DuckDB.
-        json: The columns whose text is JSON.
+        json: The columns that become jsonb.
         day: The date, the last value of each line.
         file: The path of the file.
     """
@@ -73,7 +73,7 @@ def copy_line(values: Sequence[str | None], json: Sequence[bool]) -> tuple[str, 
 
     Args:
         values: The values as text.
-        json: Whether each value is JSON.
+        json: Whether each value becomes jsonb.
     """
     stored = [
         value

@@ -24,7 +24,8 @@ TYPES: Mapping[ColumnKind, tuple[str, ...]] = {
 }
 """The type that a column gets, and others in which it may be made beforehand."""
 
-JSON_TYPES = frozenset({"jsonb", "json"})
+JSONB = "jsonb"
+"""The type that does not hold all JSON; `json` does."""
 
 BY_DATE = f"RANGE ({DATE.name})"
 """The partition key of our tables, as the server writes it."""

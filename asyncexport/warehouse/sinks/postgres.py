@@ -217,9 +217,7 @@ def _copy(con: psycopg.Connection, name: str, day: str, parquet: Path, *, memory
                 f"DESCRIBE SELECT * FROM read_parquet({one_file(str(parquet))}, hive_partitioning = false)"
             ).fetchall()
             columns = {str(column): str(type_) for column, type_, *_ in described}
-            json = frozenset(
-                column for column in columns if types.get(postgres_name(column)) in postgres_sql.JSON_TYPES
-            )
+            json = frozenset(column for column in columns if types.get(postgres_name(column)) == postgres_sql.JSONB)
             duck.execute(copy_statement(columns, json, day=day, file=str(parquet)))
             into = ", ".join(quoted(postgres_name(column)) for column in (*columns, DATE.name))
             sent = changed = 0
