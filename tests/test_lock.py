@@ -350,14 +350,14 @@ def test_a_link_to_an_unsafe_place_is_rejected(tmp_path, target_kind):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 def test_a_killed_process_that_nobody_waits_for_is_gone(tmp_path):
     """Its parent may never take note of its end, as in a container without an init process."""
-    with subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE) as process:
-        with hold(tmp_path, command="backfill"):
-            text = {"command": "backfill", "pid": process.pid, "host": socket.gethostname(), "since": time.time()}
-            (tmp_path / ".asyncexport" / "lock").write_bytes(orjson.dumps(text))
-            found = holder(tmp_path)
-            assert found is not None
-            assert found.pid == process.pid
-            process.kill()
-            # Wait for the end of the process, and leave it a zombie.
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-            assert holder(tmp_path) is None
+    idle = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(idle, stdin=subprocess.PIPE) as process, hold(tmp_path, command="backfill"):
+        text = {"command": "backfill", "pid": process.pid, "host": socket.gethostname(), "since": time.time()}
+        (tmp_path / ".asyncexport" / "lock").write_bytes(orjson.dumps(text))
+        found = holder(tmp_path)
+        assert found is not None
+        assert found.pid == process.pid
+        process.kill()
+        # Wait for the end of the process, and leave it a zombie.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert holder(tmp_path) is None
