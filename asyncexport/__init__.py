@@ -74,7 +74,9 @@ if TYPE_CHECKING:
         UnknownExport,
         Unrecorded,
     )
-    from asyncexport.run.library import MaxDuration, Moment, audit, backfill, load_settings, nightly, retry, run, verify
+    from asyncexport.run.library import audit, backfill, load_settings, nightly, retry, run, verify
+    from asyncexport.run.load_library import load
+    from asyncexport.run.moments import MaxDuration, Moment
     from asyncexport.run.run import Watch, export
     from asyncexport.run.spec import Audit, Backfill, Nightly, Repair, Retry, RunSpec
     from asyncexport.run.survey import Survey, survey
@@ -106,9 +108,9 @@ _HOMES = {
     "LedgerError": "errors",
     "LedgerLockedError": "errors",
     "Listener": "core.events",
-    "MaxDuration": "run.library",
+    "MaxDuration": "run.moments",
     "Missing": "run.findings",
-    "Moment": "run.library",
+    "Moment": "run.moments",
     "Nightly": "run.spec",
     "Note": "core.events",
     "OperationFailedError": "errors",
@@ -141,6 +143,7 @@ _HOMES = {
     "audit": "run.library",
     "backfill": "run.library",
     "export": "run.run",
+    "load": "run.load_library",
     "load_key": "config",
     "load_settings": "run.library",
     "nightly": "run.library",
@@ -212,6 +215,7 @@ __all__ = [
     "audit",
     "backfill",
     "export",
+    "load",
     "load_key",
     "load_settings",
     "nightly",
@@ -227,9 +231,6 @@ def __getattr__(name: str) -> Any:
     _log_only_where_wanted()
     if name == "run":
         return import_module(f"{__name__}.run")
-    if name == "load":
-        # The former name of `load_settings`.
-        name = "load_settings"
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -20,6 +20,7 @@ import asyncexport
 from asyncexport import Exit
 from asyncexport.core.bundles import DAY, HOUR, Ago
 from asyncexport.run import library
+from asyncexport.run.moments import read_range
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, serving
 from tests.exporting import QUICK, archives
 from tests.json_lines import check
@@ -58,7 +59,6 @@ def test_every_public_name_can_be_imported():
     named = {name: value for name, value in found.items() if inspect.isclass(value) or inspect.isfunction(value)}
     assert len(named) > 40
     assert {name: value.__name__ for name, value in named.items()} == {name: name for name in named}
-    assert asyncexport.load is asyncexport.load_settings
     with pytest.raises(AttributeError, match="no attribute 'Order'"):
         _ = asyncexport.Order
 
@@ -277,7 +277,7 @@ def test_faults_of_settings_are_reported_in_terms_of_the_arguments(tmp_path):
 )
 def test_a_time_may_be_of_any_of_the_usual_types(value, time):
     """A `datetime` without a time zone is UTC, like text without one."""
-    assert library._when(value, "start", []) == time
+    assert read_range(value, None, []) == (time, None)
 
 
 def test_a_key_file_that_others_can_read_is_logged(tmp_path, caplog, monkeypatch):

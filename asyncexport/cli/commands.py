@@ -60,7 +60,10 @@ COMMANDS: dict[str, Entry] = {
         "demo",
         "export a made-up day from a local sandbox; needs no key and no configuration",
         NO_TIME,
-        (("", "export a day into ./asyncexport-demo and compare every row with the sandbox"),),
+        (
+            ("", "export a day into ./asyncexport-demo and compare every row with the sandbox"),
+            ("--load", "also load it into tables, and show a query and its answer"),
+        ),
     ),
     "backfill": Entry(
         "runs",
@@ -82,6 +85,7 @@ COMMANDS: dict[str, Entry] = {
         ANY_RUN,
         (
             ("--max-duration 5h", "from cron or a timer, every night"),
+            ("--load", "also load each day into tables once it is complete"),
             ("--set nightly.refresh=48h,7d", "also export bundles again when they are two and seven days old"),
         ),
     ),

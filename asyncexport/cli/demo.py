@@ -44,6 +44,12 @@ DIRECTORY = "asyncexport-demo"
 THE_DAY = Range(1_748_822_400, 1_748_822_400 + DAY)
 """2025-06-02, a Monday: always the same day, so that the rows are always the same."""
 
+QUERY = (
+    'SELECT "EventType", count(*) AS events, count(DISTINCT "UserId") AS users FROM everyone_events'
+    " GROUP BY ALL ORDER BY events DESC LIMIT 5"
+)
+"""The query that `--load` shows with its answer."""
+
 SPEED = 300
 """An operation takes one second instead of five minutes."""
 
@@ -67,13 +73,17 @@ def demo(
     directory: Annotated[
         Path, typer.Option("-d", "--directory", metavar="DIR", parser=named, help="Directory for the archives.")
     ] = Path(DIRECTORY),
+    load: Annotated[
+        bool, typer.Option("--load", help="Also load the day into tables, and show a query and its answer.")
+    ] = False,
 ) -> Summary:
     """Try asyncexport.
 
     Starts a local stand-in for the service (the sandbox), exports a day of made-up events in 48 bundles, checks every
     archive, and compares all rows with those of the sandbox. Takes some seconds. Run it again to see that nothing is
-    left to do.
+    left to do. With --load, which needs pip install 'asyncexport[load]', the day becomes a table that is then queried.
     """
+    from asyncexport.cli.load import lane_of
     from asyncexport.cli.run_command import export_watched, say_closing
     from asyncexport.run.spec import Backfill
 
@@ -86,13 +96,29 @@ def demo(
         session.record("sandbox", url=url)
         _say(session, f"exporting one day, {day(THE_DAY.start)}, from a sandbox of the service on this machine")
         spec = Backfill(settings.exports, start=THE_DAY.start, end=THE_DAY.end, command="demo")
-        summary, example = export_watched(session, settings, spec, key=_key())
+        lane = lane_of(session, settings, [one.name for one in settings.exports]) if load else None
+        summary, example = export_watched(session, settings, spec, key=_key(), lane=lane)
         if summary.exit_code is Exit.DONE:
             summary = _checked(session, settings, summary, url)
     say_closing(session, settings, spec, summary, example=example)
+    if load and summary.exit_code is Exit.DONE:
+        _ask(session, settings)
     if summary.exit_code is Exit.DONE:
         _say(session, f"run it again to see that nothing is left to do; to start over: rm -r {directory}")
     return summary
+
+
+def _ask(session: Session, settings: "Settings") -> None:
+    """Show a query of the tables and its answer."""
+    from asyncexport.display import table
+    from asyncexport.warehouse.asking import ask
+
+    file = settings.load.directory / settings.load.duckdb.path
+    names, rows = ask(file, QUERY)
+    session.record("answer", query=QUERY, columns=names, rows=[list(row) for row in rows])
+    _say(session, f"the tables are in {file}, too; asked: {QUERY}")
+    for line in table([names, *([str(value) for value in row] for row in rows)], right=frozenset({1, 2})):
+        _say(session, f"  {line}")
 
 
 def _say(session: Session, text: str) -> None:
@@ -200,6 +226,7 @@ def _settings(printed: dict[str, Any], directory: Path) -> "Settings":
     flags = {f"{table}.{key}": value for table, keys in printed.items() for key, value in keys.items()}
     # Operations of an interrupted demo died with its sandbox, so they are soon given up.
     flags |= {"output.directory": directory, "polling.operation_deadline": "10s"}
+    flags |= {"load.directory": directory / "warehouse"}
     return load_settings(file=Path(os.devnull), environ={}, flags=flags, working_directory=Path.cwd())
 
 

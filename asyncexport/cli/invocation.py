@@ -8,7 +8,7 @@ from asyncexport.core.masking import MASK
 
 PROGRAM = "asyncexport"
 
-PASTED = re.compile(rf"`{PROGRAM} (verify(?: --rebuild| --adopt)?|segments|status)`")
+PASTED = re.compile(rf"`{PROGRAM} (verify(?: --rebuild| --adopt| --repair)?|segments|status)`")
 """Commands in errors and closing texts, which do not know the options of this call."""
 
 SECRET = {"api.headers", "load.postgres.dsn", "ping.url"}

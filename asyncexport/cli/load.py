@@ -9,14 +9,16 @@ from asyncexport.cli.session import Session
 from asyncexport.cli.signals import AGAIN, interruptible, run_gracefully
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.summary import Summary
-from asyncexport.display import count_of, plain
+from asyncexport.display import count_of, load_hints, load_lines, load_record, plain
 from asyncexport.errors import SinkError
 
 if TYPE_CHECKING:
     from asyncexport.cli.options import Asked
+    from asyncexport.config import Settings
     from asyncexport.core.warehouse.load_events import LoadEvent
     from asyncexport.engine.scheduler import Stop
     from asyncexport.run.load import LoadSpec
+    from asyncexport.run.load_lane import LoadLane
 
 LoadStart = Annotated[
     str | None,
@@ -28,8 +30,6 @@ To = Annotated[
 ]
 Again = Annotated[bool, typer.Option("--again", help="Also load days that the destinations have already.")]
 Check = Annotated[bool, typer.Option("--check", help="Compare the destinations with the archives and change nothing.")]
-
-RESUME = "run the same command again to resume"
 
 
 def load(
@@ -69,7 +69,6 @@ def load(
 
 
 def _load(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) -> Summary:
-    from asyncexport.display.load_text import load_record
     from asyncexport.run.load import load as load_days
 
     where = asked.settings.load.directory
@@ -96,8 +95,6 @@ def _load(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) -> 
 
 def _say(session: Session, asked: "Asked", summary: Summary) -> None:
     """Print what was done; with `--quiet`, one line unless all is well."""
-    from asyncexport.display.load_text import load_lines
-
     tally = summary.load
     if tally is None or session.as_json:
         return
@@ -109,11 +106,30 @@ def _say(session: Session, asked: "Asked", summary: Summary) -> None:
     if summary.error is None or tally.loaded:
         for line in lines:
             session.say(line)
-    hints = dict.fromkeys(one.error.hint for one in tally.failures if one.error.hint)
-    if summary.error is None and tally.unfinished:
-        hints |= {RESUME: None}
-    for hint in hints:
+    for hint in load_hints(summary):
         session.lines.hint(session.invocation.pasteable(hint))
+
+
+def lane_of(session: Session, settings: "Settings", names: list[str]) -> "LoadLane":
+    """Return the load beside a run of these exports.
+
+    Raises:
+        ConfigError: the settings of the load cannot be used, or a library is missing.
+    """
+    from asyncexport.run.load_exports import check_load_settings
+    from asyncexport.run.load_lane import LoadLane
+
+    check_load_settings(settings)
+
+    def on_event(event: "LoadEvent") -> None:
+        if session.as_json:
+            session.results.record(load_record(event))
+
+    def on_total(days: int) -> None:
+        if days and not session.quiet:
+            session.lines.report("loading", f"{count_of(days, 'day', 'days')} into {settings.load.directory}")
+
+    return LoadLane(settings, tuple(names), on_event=on_event, on_total=on_total)
 
 
 def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) -> Summary:

@@ -12,7 +12,7 @@ from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
 from asyncexport.core.bundles import ALL_TIME, Ago, Range, When, moment_of, show, show_day_or_time
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
-from asyncexport.display import audit_lines, closing_line, closing_lines, look_command
+from asyncexport.display import audit_lines, closing_line, closing_lines, load_hints, load_lines, look_command
 from asyncexport.errors import ExportError
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, instructions
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asyncexport.core.summary import Summary
     from asyncexport.display import RunViewer
     from asyncexport.engine.scheduler import Stop
+    from asyncexport.run.load_lane import LoadLane
     from asyncexport.run.spec import RunSpec
 
 HINTS = {
@@ -35,19 +36,37 @@ HINTS = {
 
 
 def carry_out(
-    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", waits: bool = False
+    session: "Session",
+    settings: "Settings",
+    spec: "RunSpec",
+    *,
+    key: "ApiKey",
+    waits: bool = False,
+    lane: "LoadLane | None" = None,
 ) -> "Summary":
     """Carry out a run: show its progress, stop it on signals, and print the closing text.
 
-    `waits`: whether it waits for another run that holds the directory; a nightly run then joins that run.
+    Args:
+        session: The session.
+        settings: The settings.
+        spec: The run.
+        key: The API key.
+        waits: Whether it waits for another run that holds the directory; a nightly run then joins that run.
+        lane: The load beside the run, if there is one.
     """
-    summary, example = export_watched(session, settings, spec, key=key, waits=waits)
+    summary, example = export_watched(session, settings, spec, key=key, waits=waits, lane=lane)
     say_closing(session, settings, spec, summary, example=example)
     return summary
 
 
 def export_watched(
-    session: "Session", settings: "Settings", spec: "RunSpec", *, key: "ApiKey", waits: bool = False
+    session: "Session",
+    settings: "Settings",
+    spec: "RunSpec",
+    *,
+    key: "ApiKey",
+    waits: bool = False,
+    lane: "LoadLane | None" = None,
 ) -> "tuple[Summary, str]":
     """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
     from asyncexport.display import plain
@@ -68,7 +87,11 @@ def export_watched(
     )
 
     def work(stop: "Stop") -> "Awaitable[Summary]":
-        listeners, watch = (viewer.on_event, *dashboard.listeners), dashboard.watched(viewer.watch)
+        return run_alone(stop) if lane is None else lane.beside(run_alone(stop), stop)
+
+    def run_alone(stop: "Stop") -> "Awaitable[Summary]":
+        lanes = [] if lane is None else [lane.on_event]
+        listeners, watch = (viewer.on_event, *dashboard.listeners, *lanes), dashboard.watched(viewer.watch)
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch)
         return export(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch, waits=waits)
@@ -122,7 +145,8 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
     example = example or (_stored_before(settings, spec) if tally.stored_before else "")
     look = look_command(settings.output.directory / example) if example else ""
     hung_up = session.signals[:1] == [signal.SIGHUP]
-    for line in closing_lines(summary, look=look, hung_up=hung_up):
+    load = load_lines(summary, directory=str(settings.load.directory))
+    for line in (*closing_lines(summary, look=look, hung_up=hung_up), *load):
         session.say(session.invocation.pasteable(line))
     if summary.error is None:
         for hint in _hints(session, spec, summary):
@@ -132,6 +156,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
 def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[str]:
     """Say what to do next."""
     tally = summary.tally
+    yield from load_hints(summary)
     if summary.ends_unsettled:
         complete_at = max(one.complete_at for one in tally.ranges.values() if one.is_cut_back)
         yield f"run the same command again after {show(complete_at)}, when the end is settled"

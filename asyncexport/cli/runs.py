@@ -31,6 +31,12 @@ NoJoin = Annotated[
 ]
 
 
+Load = Annotated[
+    bool,
+    typer.Option("--load", help="Also load days into tables, as `asyncexport load` does: each once it is complete."),
+]
+
+
 def backfill(
     ctx: typer.Context,
     *,
@@ -39,6 +45,7 @@ def backfill(
     require_end: RequireEnd = False,
     export: Names = None,
     max_duration: MaxDuration = None,
+    load: Load = False,
     success_exit: SuccessExits = None,
     dashboard: Dashboard = None,
     directory: Directory = None,
@@ -63,7 +70,7 @@ def backfill(
         dashboard=dashboard,
     )
     spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds, require_end=require_end)
-    return _run(ctx.obj, asked, spec)
+    return _run(ctx.obj, asked, spec, loads=load)
 
 
 def nightly(
@@ -73,6 +80,7 @@ def nightly(
     require_end: RequireEnd = False,
     export: Names = None,
     max_duration: MaxDuration = None,
+    load: Load = False,
     no_join: NoJoin = False,
     success_exit: SuccessExits = None,
     dashboard: Dashboard = None,
@@ -111,7 +119,7 @@ def nightly(
         old_order=asked.settings.nightly.order,
         audit=nightly_sample(asked.settings.nightly.audit),
     )
-    return _run(ctx.obj, asked, spec, waits=not no_join)
+    return _run(ctx.obj, asked, spec, waits=not no_join, loads=load)
 
 
 def retry(
@@ -157,8 +165,10 @@ def retry(
     return _run(ctx.obj, asked, spec)
 
 
-def _run(session: Session, asked: Asked, spec: RunSpec, *, waits: bool = False) -> Summary:
+def _run(session: Session, asked: Asked, spec: RunSpec, *, waits: bool = False, loads: bool = False) -> Summary:
+    from asyncexport.cli.load import lane_of
     from asyncexport.cli.run_command import carry_out, key_of_run
 
+    lane = lane_of(session, asked.settings, [one.name for one in spec.exports]) if loads else None
     key = key_of_run(session, asked.settings, spec)
-    return carry_out(session, asked.settings, spec, key=key, waits=waits)
+    return carry_out(session, asked.settings, spec, key=key, waits=waits, lane=lane)

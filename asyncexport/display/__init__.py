@@ -25,6 +25,7 @@ from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.closing_text import closing_line, closing_lines, look_command, merged_problems
 from asyncexport.display.formatting import count_of, fitted_table, plain, show_count, show_minute, table, wrapped
 from asyncexport.display.lines import MessageLines, ResultLines, listening
+from asyncexport.display.load_text import load_hints, load_lines, load_record
 from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import ProgressCounter, RunViewer
 
@@ -41,6 +42,9 @@ __all__ = [
     "count_of",
     "fitted_table",
     "listening",
+    "load_hints",
+    "load_lines",
+    "load_record",
     "look_command",
     "merged_problems",
     "plain",

@@ -12,6 +12,7 @@ from asyncexport.core.summary import Summary, Tally, lost_reason
 from asyncexport.core.text import show_bytes, show_duration
 from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.formatting import count_of, plain, show_count
+from asyncexport.display.load_text import load_lines
 from asyncexport.display.progress_text import covered
 
 MOST_PROBLEMS = 10
@@ -140,6 +141,8 @@ def closing_line(summary: Summary) -> str:
         line += f"; {_problem('first problem', first, reasons[first])}"
     elif tally.shortfalls:
         line += f"; {_shortfalls(tally)[0]}"
+    elif summary.load is not None:
+        line += "; load: " + "; ".join(load_lines(summary, directory="")[:2])
     return f"{line}; `asyncexport status` shows details"
 
 
@@ -161,12 +164,16 @@ def _first_line(summary: Summary, *, hung_up: bool) -> str:
     tally = summary.tally
     # A refused export does not stop the run: the other exports continue.
     stopped = summary.error is not None and summary.error not in tally.refusals.values()
-    first = BY_AN_ERROR if stopped else FIRST_WORDS.get(summary.exit_code, BY_AN_ERROR)
-    if hung_up and summary.exit_code is Exit.TERMINATED:
+    code = summary.exit_code
+    if summary.load is not None and not stopped and code not in STOPPED:
+        # The load has lines of its own.
+        code = tally.exit_code()
+    first = BY_AN_ERROR if stopped else FIRST_WORDS.get(code, BY_AN_ERROR)
+    if hung_up and code is Exit.TERMINATED:
         first = BY_HANG_UP
     if summary.ends_unsettled:
         first = NOT_SETTLED
-    if summary.exit_code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
+    if code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
         first = FEW_ROWS
     return f"{first}: {_bundles(summary)}"
 

@@ -45,7 +45,7 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
     lines = [_first_line(summary, tally)]
     if tally.loaded or tally.rows:
         lines.append(
-            f"{show_count(tally.rows)} rows, {show_bytes(tally.bytes)} of Parquet, in {show_duration(summary.seconds)}"
+            f"{show_count(tally.rows)} rows, {show_bytes(tally.bytes)} of Parquet, in {show_duration(tally.seconds)}"
         )
     if tally.rescued:
         rows = count_of(tally.rescued, "row has", "rows have")
@@ -63,10 +63,23 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
     if len(failures) > MOST_FAILURES:
         lines.append(f"failed: {show_count(len(failures) - MOST_FAILURES)} more; --json lists all")
     lines += [plain(f"not up to date: the views in {name}: {error}") for name, error in tally.unfinished_sinks.items()]
+    lines += [plain(f"the load ended early: {tally.error}")] if tally.error is not None else []
     lines += [plain(note) for note in tally.notes]
     if tally.days:
         lines.append(f"the tables are in {plain(directory)}")
     return lines
+
+
+def load_hints(summary: Summary) -> list[str]:
+    """Say what to do about days that failed or are left."""
+    tally = summary.load
+    if tally is None or summary.error is not None:
+        return []
+    errors = [one.error for one in tally.failures] + ([] if tally.error is None else [tally.error])
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    if tally.unfinished and summary.command == "load":
+        hints["run the same command again to resume"] = None
+    return list(hints)
 
 
 def _first_line(summary: Summary, tally: LoadTally) -> str:

@@ -44,8 +44,11 @@ load_making          lets workers make the files of days
 load_exports         the exports to load, and their days
 load_sinks           the destinations of a load
 load_place           the load directory: its lock, and the place for unfinished files
+load_lane            loads days during a run that exports them
 load_check           compares what the destinations have with what the archives lead to
 library              a function for each kind of run, for use in programs
+moments              times and durations as these functions take them
+load_library         the function `load`, for use in programs
 
 `asyncexport.run` is this package, and it can also be called: `asyncexport.run(asyncexport.backfill(...))` starts a run
 in a program without an event loop.

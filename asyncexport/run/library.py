@@ -14,14 +14,12 @@ import os
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asyncexport.config import ApiKey, Settings, clean_key, load_key, read_duration
+from asyncexport.config import ApiKey, Settings, clean_key, load_key
 from asyncexport.config import load_settings as load_from
 from asyncexport.core.auditing import DEFAULT_AGE_SECONDS, DEFAULT_SAMPLE
-from asyncexport.core.bundles import Ago, When, is_always_empty, read_when
 from asyncexport.core.events import Listener
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.exports import Export, unknown_names
@@ -33,6 +31,9 @@ from asyncexport.run.check_result import CheckResult, repair_of
 from asyncexport.run.dashboard import Dashboard
 from asyncexport.run.findings import Finding
 from asyncexport.run.joining import export_or_join
+from asyncexport.run.load_exports import check_load_settings
+from asyncexport.run.load_lane import LoadLane
+from asyncexport.run.moments import MaxDuration, Moment, read_range, read_seconds
 from asyncexport.run.monitored import monitored, report_unstarted
 from asyncexport.run.run import Watch, export, watch_nothing
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, RunSpec, nightly_sample, random_sample
@@ -41,12 +42,6 @@ from asyncexport.run.verify import verify as check_archives
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-Moment = When | str | date
-"""Whole seconds since 1970 UTC, a text such as "2026-01-01" or "90d", a `date`, or a `datetime` (in UTC if naive)."""
-
-MaxDuration = float | str | timedelta | None
-"""Seconds, a text such as "5h", or a `timedelta`. None: no limit."""
 
 
 def load_settings(
@@ -85,6 +80,7 @@ async def backfill(
     require_end: bool = False,
     exports: Sequence[str] = (),
     max_duration: MaxDuration = None,
+    load: bool = False,
     key: ApiKey | str | None = None,
     stop: Stop | None = None,
     listeners: Sequence[Listener] = (),
@@ -99,6 +95,7 @@ async def backfill(
         require_end: Whether to end with `Exit.TIME_UP`, after exporting what is settled, if `end` is not settled yet.
         exports: Names of exports in the settings. Empty: all of them.
         max_duration: Stop the run after this long.
+        load: Whether to load days into tables as well; the summary's `load` says how that ended.
         key: The API key. None: from `$FULLSTORY_API_KEY` or `[api] api_key_file`.
         stop: Stops the run cleanly when its `ask` is called in the event loop.
         listeners: Called with each event of the run. A listener that raises is not called again.
@@ -110,7 +107,7 @@ async def backfill(
     """
     asked = await _read(settings, exports, start=start, end=end, require_end=require_end, max_duration=max_duration)
     spec = Backfill(asked.exports, asked.start, asked.end, asked.max_duration_seconds, require_end=require_end)
-    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, loads=load)
 
 
 async def nightly(
@@ -120,6 +117,7 @@ async def nightly(
     require_end: bool = False,
     exports: Sequence[str] = (),
     max_duration: MaxDuration = None,
+    load: bool = False,
     join: bool = True,
     key: ApiKey | str | None = None,
     stop: Stop | None = None,
@@ -142,7 +140,7 @@ async def nightly(
         old_order=asked.settings.nightly.order,
         audit=nightly_sample(asked.settings.nightly.audit),
     )
-    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, waits=join)
+    return await _run(asked.settings, spec, key, stop=stop, listeners=listeners, watch=watch, waits=join, loads=load)
 
 
 async def retry(
@@ -201,7 +199,7 @@ async def audit(
     """
     asked = await _read(settings, exports)
     problems = [] if sample >= 1 else [Problem("sample", "must be at least 1")]
-    age = _seconds(older_than, problems, place="older_than")
+    age = read_seconds(older_than, problems, place="older_than")
     if problems:
         raise ConfigError(problems)
     spec = Audit(asked.exports, random_sample(sample, older_than_seconds=DEFAULT_AGE_SECONDS if age is None else age))
@@ -295,11 +293,8 @@ class _Asked:
         problems += unknown_names(names, known, place="exports")
         self.settings = settings
         self.exports: tuple[Export, ...] = tuple(one for one in settings.exports if not names or one.name in names)
-        first, last = _when(start, "start", problems), None if end is None else _when(end, "end", problems)
-        if first is not None and last is not None and is_always_empty(first, last):
-            problems.append(Problem("end", f"{end} is not after the start, {start}"))
-        self.start, self.end = first or 0, last
-        self.max_duration_seconds = _seconds(max_duration, problems)
+        self.start, self.end = read_range(start, end, problems)
+        self.max_duration_seconds = read_seconds(max_duration, problems)
         if problems:
             raise ConfigError(problems)
 
@@ -327,7 +322,10 @@ async def _run(
     listeners: Sequence[Listener],
     watch: Watch,
     waits: bool = False,
+    loads: bool = False,
 ) -> Summary:
+    stop = Stop() if stop is None else stop
+    lane = _lane(settings, spec) if loads else None
     # A key file may be a pipe, and reading it must not block the event loop.
     try:
         api_key = await asyncio.to_thread(_key_of, settings, key)
@@ -337,13 +335,23 @@ async def _run(
 
     dashboard = Dashboard(settings, key=api_key)
     listeners, watch = (*listeners, *dashboard.listeners), dashboard.watched(watch)
+    if lane is not None:
+        listeners = (*listeners, lane.on_event)
 
-    def work() -> Coroutine[Any, Any, Summary]:
+    def run_alone() -> Coroutine[Any, Any, Summary]:
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
         return export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch, waits=waits)
 
+    def work() -> Coroutine[Any, Any, Summary]:
+        return run_alone() if lane is None else lane.beside(run_alone(), stop)
+
     return await monitored(settings, spec, work, key=api_key, dashboard=dashboard)
+
+
+def _lane(settings: Settings, spec: RunSpec) -> LoadLane:
+    check_load_settings(settings)
+    return LoadLane(settings, tuple(one.name for one in spec.exports))
 
 
 def _key_of(settings: Settings, key: ApiKey | str | None) -> ApiKey:
@@ -367,32 +375,6 @@ def _known_names(directory: Path, names: Sequence[str]) -> Sequence[str]:
         if problems:
             raise ConfigError(problems)
     return names
-
-
-def _when(value: Moment, place: str, problems: list[Problem]) -> When | None:
-    """Convert a time; a `date` or `datetime` is read like its ISO text."""
-    if isinstance(value, int | Ago):
-        return value
-    text = value.isoformat() if isinstance(value, date) else str(value)
-    try:
-        return read_when(text)
-    except ValueError as error:
-        problems.append(Problem(place, str(error)))
-        return None
-
-
-def _seconds(value: MaxDuration, problems: list[Problem], *, place: str = "max_duration") -> float | None:
-    if value is None:
-        return None
-    try:
-        seconds = read_duration(value) if isinstance(value, str) else value
-    except ValueError as error:
-        problems.append(Problem(place, str(error)))
-        return None
-    seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
-    if not seconds > 0:
-        problems.append(Problem(place, "must be longer than 0s"))
-    return seconds
 
 
 __all__ = ["audit", "backfill", "load_settings", "nightly", "retry", "run", "verify"]

@@ -22,7 +22,7 @@ from asyncexport.core.warehouse.load_tally import LoadTally
 from asyncexport.core.warehouse.to_load import whole_days
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, ExportError
-from asyncexport.run.load_exports import check_directories
+from asyncexport.run.load_exports import check_load_settings
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.open_load import open_load
 
@@ -85,7 +85,7 @@ async def load(
         ConfigError: the settings or the names in `spec` cannot be used.
     """
     began, stop = time.monotonic(), stop or Stop()
-    check_directories(settings)
+    check_load_settings(settings)
     sinks = chosen_sinks(settings, spec.to)
     tally = LoadTally.of([one.value for one in sinks])
     error: ExportError | None = None
@@ -106,7 +106,8 @@ async def load(
         raise
     except ExportError as failure:
         error = failure
-    return _summary(settings, spec, tally, error, stop, seconds=time.monotonic() - began)
+    tally.seconds = time.monotonic() - began
+    return _summary(settings, spec, tally, error, stop)
 
 
 async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> None:
@@ -122,9 +123,7 @@ async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> None:
         doing.result()
 
 
-def _summary(
-    settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stop: Stop, *, seconds: float
-) -> Summary:
+def _summary(settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stop: Stop) -> Summary:
     code = tally.exit_code()
     if error is not None:
         code = exit_of(error)
@@ -133,7 +132,7 @@ def _summary(
     return Summary(
         command=spec.command,
         exit_code=code,
-        seconds=seconds,
+        seconds=tally.seconds,
         tally=Tally(),
         requests=dict.fromkeys(("create", "poll", "list", "results", "other"), 0),
         refused=0,

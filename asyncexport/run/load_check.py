@@ -14,7 +14,7 @@ from asyncexport.errors import SinkError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.load import LoadSpec
-from asyncexport.run.load_exports import ExportTables, check_directories, exports_to_load
+from asyncexport.run.load_exports import ExportTables, check_load_settings, exports_to_load
 from asyncexport.run.load_place import SPILL
 from asyncexport.run.load_sinks import LoadSinks, chosen_sinks
 from asyncexport.warehouse.sinks.sink import Sink
@@ -37,7 +37,7 @@ def check_load(
         ConfigError: the settings or the names cannot be used.
         LedgerError: the ledger is missing or damaged.
     """
-    check_directories(settings)
+    check_load_settings(settings)
     names, directory = chosen_sinks(settings, spec.to), settings.output.directory
     check_ledger_not_lost(directory)
     # Nothing is written, so it does not matter who could read it.

@@ -83,12 +83,16 @@ def exports_to_load(
     ]
 
 
-def check_directories(settings: Settings) -> None:
-    """Check that the load directory is not the output directory, where archives and ledger are.
+def check_load_settings(settings: Settings) -> None:
+    """Check what can be checked before the ledger is read.
 
     Raises:
-        ConfigError: it is.
+        ConfigError: the load directory is the output directory, where archives and ledger are; or two exports would
+            have a table of the same name.
     """
+    problems = list(clashes(one.name for one in settings.exports))
+    if problems:
+        raise ConfigError(problems, hint="rename one of the exports")
     if settings.load.directory.absolute().resolve() == settings.output.directory.absolute().resolve():
         raise ConfigError([Problem("load.directory", "must not be the directory of the archives")])
 

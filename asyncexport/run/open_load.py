@@ -50,10 +50,12 @@ class OpenLoad:
         self._sinks = sinks
         self._loader = loader
         self._days: dict[str, list[DaySource]] = {}
+        self._have: Have = {}
 
     async def tasks(self, span: Range, tally: LoadTally, *, again: bool) -> list[tuple[ExportTables, DayTask]]:
         """Return the days of a range that are to be loaded, in order, and count them in the tally."""
-        have = {one.name: await self._receipts(one) for one in self._sinks.every}
+        have = self._have = {one.name: await self._receipts(one) for one in self._sinks.every}
+        self._days.clear()
         found = []
         for tables in self._exports:
             days = await self._days_of(tables)
@@ -72,6 +74,19 @@ class OpenLoad:
             tally.already += tasks.count(None)
             found += await self._with_writers(tables, [task for task in tasks if task is not None])
         return found
+
+    async def complete_day(self, export: str, start: int) -> tuple[ExportTables, DayTask] | None:
+        """Return a day if all of it is stored and it is to be loaded."""
+        tables = next((one for one in self._exports if one.export == export), None)
+        if tables is None:
+            return None
+        source, in_progress = await self._lookup.day(tables, start)
+        if in_progress or not source.is_complete:
+            return None
+        if not self._have:
+            self._have = {one.name: await self._receipts(one) for one in self._sinks.every}
+        task = self._task(tables, source, self._have, again=False)
+        return None if task is None else (tables, task)
 
     async def run(self, tasks: Sequence[tuple[ExportTables, DayTask]], on_event: LoadListener) -> None:
         """Load days, several at the same time.

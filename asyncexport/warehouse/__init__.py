@@ -1,6 +1,7 @@
 """Turns archives into tables: a day of an export becomes one Parquet file, and each destination takes it from there.
 
 canonical_files archives that are read row by row, and the quarantine file
+asking          asks a DuckDB file a question
 checked_files   archives whose hash is checked while they are read
 data_direct     makes a day of the Data Direct table from the flat file
 day_maker       what is asked of a worker that makes a day, and what it answers

@@ -65,6 +65,11 @@ class DaySource:
         return sum(one.rows for one in self.archives)
 
     @property
+    def is_complete(self) -> bool:
+        """Whether the archives cover the whole day, once."""
+        return sum(one.range.seconds for one in self.archives) == DAY and not self.overlaps
+
+    @property
     def overlaps(self) -> tuple[tuple[str, str], ...]:
         """The paths of each archive and the next one where the two share time."""
         pairs = zip(self.archives, self.archives[1:], strict=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.warehouse.load_events import DayFailed, DayLoaded, LoadEvent
-from asyncexport.errors import SinkError
+from asyncexport.errors import ExportError, SinkError
 
 
 @dataclass(slots=True)
@@ -33,6 +33,8 @@ class LoadTally:
         sinks: The days of each destination.
         failures: The days that failed.
         unfinished_sinks: Destinations whose views could not be brought up to date, each with the error.
+        error: What ended a load beside a run early; None if nothing did.
+        seconds: How long it took, beside a run only the part after it.
         notes: What the user should know beside that.
     """
 
@@ -48,6 +50,8 @@ class LoadTally:
     sinks: dict[str, SinkTally] = field(default_factory=dict)
     failures: list[DayFailed] = field(default_factory=list)
     unfinished_sinks: dict[str, SinkError] = field(default_factory=dict)
+    error: ExportError | None = None
+    seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -83,10 +87,12 @@ class LoadTally:
     def exit_code(self) -> Exit:
         """Return the exit code of a load that was not stopped by an error or a signal."""
         codes = {exit_of(one.error) for one in self.failures}
-        for code in (Exit.UNEXPECTED, Exit.LEDGER):
+        if self.error is not None:
+            codes.add(exit_of(self.error))
+        for code in (Exit.UNEXPECTED, Exit.DISK, Exit.LEDGER):
             if code in codes:
                 return code
-        is_partial = self.failed or self.unfinished or self.quarantined or self.unfinished_sinks
+        is_partial = self.failed or self.unfinished or self.quarantined or self.unfinished_sinks or self.error
         return Exit.PARTIAL if is_partial else Exit.DONE
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,3 +109,18 @@ class LoadTally:
             "left_out": dict(sorted(self.left_out.items())),
             "sinks": {name: {"loaded": one.loaded, "failed": one.failed} for name, one in self.sinks.items()},
         }
+
+
+def exit_with_load(run: Exit, load: LoadTally) -> Exit:
+    """Return the exit code of a run with a load beside it.
+
+    The code of the run comes first. If nothing failed in the run, that of the load counts, which may only have been
+    stopped together with the run.
+    """
+    if run not in (Exit.DONE, Exit.TIME_UP):
+        return run
+    code = load.exit_code()
+    is_only_stopped = code is Exit.PARTIAL and not (
+        load.failed or load.quarantined or load.unfinished_sinks or load.error
+    )
+    return run if code is Exit.DONE or (run is Exit.TIME_UP and is_only_stopped) else code

@@ -1,0 +1,160 @@
+"""Loads days during a run that exports them (`backfill --load`, `nightly --load`).
+
+1. A day is loaded as soon as all of it is stored, for the first time. The others are loaded when the run has ended:
+   days with gaps, refreshed days, and days that earlier loads did not get to.
+2. Nothing here harms the run: what goes wrong with a load is in its tally, and the archives are stored all the same.
+3. If the run is stopped, by a signal or by its maximum duration, the load stops as well. The next one continues.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+
+from asyncexport.config import Settings
+from asyncexport.core.bundles import ALL_TIME, DAY
+from asyncexport.core.events import BundleStored, Event
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary
+from asyncexport.core.warehouse.load_events import DayFailed, LoadEvent, LoadListener
+from asyncexport.core.warehouse.load_tally import LoadTally, exit_with_load
+from asyncexport.engine.scheduler import Stop
+from asyncexport.errors import ExportError
+from asyncexport.run.load_sinks import chosen_sinks
+from asyncexport.run.open_load import OpenLoad, open_load
+
+log = logging.getLogger(__name__)
+
+ENDS_A_LOAD = frozenset({Exit.UNEXPECTED, Exit.USAGE, Exit.LOCKED, Exit.LEDGER, Exit.DISK})
+"""If a run ends with one of these, nothing more is loaded."""
+
+
+def _ignore(_event: LoadEvent) -> None:
+    """Do nothing."""
+
+
+def _ignore_total(_days: int) -> None:
+    """Do nothing."""
+
+
+class LoadLane:
+    """The load beside a run.
+
+    Args:
+        settings: The settings, which `check_load_settings` has accepted.
+        names: The names of the exports.
+        on_event: Called with each day that was loaded or failed.
+        on_total: Called once with the number of days that are left to load when the run has ended.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: tuple[str, ...],
+        *,
+        on_event: LoadListener = _ignore,
+        on_total: Callable[[int], None] = _ignore_total,
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._on_event = on_event
+        self._on_total = on_total
+        self._stored: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+        self._seen: dict[tuple[str, str], LoadEvent] = {}
+        self._sinks = chosen_sinks(settings, ())
+        self._tally = LoadTally.of([one.value for one in self._sinks])
+        self._open: OpenLoad | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Note the day of a bundle that was stored for the first time."""
+        if isinstance(event, BundleStored) and event.replaced is None:
+            self._stored.put_nowait((event.bundle.export, event.bundle.range.start // DAY * DAY))
+
+    async def beside(self, work: Awaitable[Summary], stop: Stop) -> Summary:
+        """Carry out a run with a load beside it; return the run's summary, with the load's tally."""
+        async with AsyncExitStack() as stack:
+            loading = asyncio.create_task(self._guarded(self._during(stack)))
+            try:
+                summary = await work
+            finally:
+                loading.cancel()
+                await asyncio.wait([loading])
+            began = time.monotonic()
+            if not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD:
+                await self._until_stopped(self._guarded(self._after(stack)), stop)
+            else:
+                self._count_seen()
+            self._tally.seconds = time.monotonic() - began
+        return replace(summary, load=self._tally, exit_code=exit_with_load(summary.exit_code, self._tally))
+
+    async def _during(self, stack: AsyncExitStack) -> None:
+        """Load each day that has become complete."""
+        while True:
+            export, start = await self._stored.get()
+            one = await self._opened(stack)
+            task = await one.complete_day(export, start)
+            if task is not None:
+                await one.run([task], self._note)
+
+    async def _after(self, stack: AsyncExitStack) -> None:
+        """Load what is left."""
+        one = await self._opened(stack)
+        tasks = await one.tasks(ALL_TIME, self._tally, again=False)
+        for tables, task in tasks:
+            # It is loaded again; what an earlier try did does not count.
+            self._seen.pop((tables.export, task.source.date), None)
+        self._tally.already -= len(self._seen)
+        for event in self._seen.values():
+            self._tally.record(event)
+        self._seen.clear()
+        self._on_total(len(tasks))
+        await one.run(tasks, self._record)
+        await one.finish(self._tally)
+
+    async def _opened(self, stack: AsyncExitStack) -> OpenLoad:
+        if self._open is None:
+            opening = open_load(self._settings, self._names, self._sinks, report=self._tally.notes.append)
+            self._open = await stack.enter_async_context(opening)
+            self._tally.notes += self._open.place.notes
+        return self._open
+
+    def _note(self, event: LoadEvent) -> None:
+        """Keep the newest event of a day; those of days that are not loaded again are counted at the end."""
+        self._seen[event.counts.export, event.counts.date] = event
+        if not isinstance(event, DayFailed):
+            self._on_event(event)
+
+    def _record(self, event: LoadEvent) -> None:
+        self._tally.record(event)
+        self._on_event(event)
+
+    def _count_seen(self) -> None:
+        self._tally.days += len(self._seen)
+        for event in self._seen.values():
+            self._tally.record(event)
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        """Do a part of the load; note the error that ends it (rule 2)."""
+        if self._tally.error is not None:
+            return
+        try:
+            await work
+        except ExportError as error:
+            self._tally.error = error
+        except Exception as error:
+            # A bug in the load does not end the run.
+            log.debug("traceback of the bug", exc_info=error)
+            self._tally.error = ExportError(f"unexpected {type(error).__name__} in the load")
+
+    async def _until_stopped(self, work: Awaitable[None], stop: Stop) -> None:
+        doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.asked.wait())
+        try:
+            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in (doing, stopping):
+                one.cancel()
+            await asyncio.wait({doing, stopping})
+        with suppress(asyncio.CancelledError):
+            doing.result()

@@ -1,0 +1,169 @@
+"""`load` on the command line: what it prints, and how it is stopped."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asyncexport.cli import main
+from asyncexport.core.exits import Exit
+from tests.day_making import ndjson
+from tests.json_lines import check
+from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events
+from tests.test_load import BROKEN
+from tests.test_load_crash import Pipe
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Two days."""
+    made = Place(tmp_path)
+    made.store(Arrival((0, 1), events(0, 1200)), Arrival((24, 25), events(3000, 3)))
+    return made
+
+
+def options(place: Place, *more: str) -> list[str]:
+    """Return the arguments of `load` for a place."""
+    sets = (f"load.directory={place.warehouse}", "load.workers=1", "load.memory=128MiB")
+    return ["load", "-d", str(place.output), *(word for one in sets for word in ("--set", one)), *more]
+
+
+def test_a_load_says_what_it_did(place, capsys):
+    """Days, rows, size and place; a second one says that everything was loaded before."""
+    assert main(options(place)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "2 days loaded"
+    assert lines[1].startswith("1,203 rows, ")
+    assert lines[-1] == f"the tables are in {place.warehouse}"
+    assert main(options(place)) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "0 days loaded, 2 loaded before"
+    assert main(options(place, "-q")) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_load_prints_a_line_of_json_for_each_day(place, capsys):
+    """Every line is documented, and the last one is the summary."""
+    assert main(options(place, "--json")) == 0
+    records = [check(json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["type"], one.get("date"), one.get("rows")) for one in records[:-1]] == [
+        ("day", date(0), 1200),
+        ("day", date(1), 3),
+    ]
+    assert records[-1]["load"]["loaded"] == 2
+
+
+def test_a_load_of_nothing_says_so(place, capsys):
+    """A range without archives is no error."""
+    assert main(options(place, "--start", "2025-01-01", "--end", "2025-02-01")) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "nothing to load: there are no archives in the range"
+
+
+def test_failed_days_are_listed_with_their_reason_and_what_to_do(place, capsys):
+    """Those with the same reason together; `--quiet` prints one line."""
+    for archive in (place.output / EVENTS.name).glob("date=*/*.gz"):
+        archive.unlink()
+    assert main(options(place)) == Exit.LEDGER
+    found = capsys.readouterr()
+    assert "0 days loaded, 2 failed" in found.out
+    assert f"failed: everyone-events {date(0)}: everyone-events/date={date(0)}/" in found.out
+    assert f"hint: `asyncexport verify --repair -d {place.output}" in found.err
+    assert main(options(place, "-q")) == Exit.LEDGER
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("load, exit code 7: 0 days loaded, 2 failed; failed: everyone-events")
+    assert main(options(place, "--json")) == Exit.LEDGER
+    day, *_ = [check(json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert (day["loaded"], set(day["failed_sinks"])) == (False, {"parquet", "duckdb"})
+
+
+def test_lines_that_are_no_rows_are_reported(place, capsys):
+    """The exit code is 3, and the text says where they are kept."""
+    place.store(Arrival((25, 26), events(60, 1), content=ndjson(*events(60, 1)) + BROKEN))
+    assert main(options(place)) == Exit.PARTIAL
+    text = f"quarantined: 1 line is no row; they are kept in {place.warehouse}/TABLE.quarantine"
+    assert text in capsys.readouterr().out
+    assert main(options(place)) == Exit.DONE
+
+
+def test_a_check_prints_what_differs(place, capsys):
+    """The exit code is 3 until everything is loaded, and then 0."""
+    assert main(options(place, "--check", "--to", "parquet")) == Exit.PARTIAL
+    found = capsys.readouterr()
+    assert found.out.splitlines() == [
+        *(f"differs  parquet {TABLE} {date(day)}: not loaded" for day in range(2)),
+        "2 days differ from the archives",
+    ]
+    assert "hint: `asyncexport load" in found.err
+    assert main(options(place)) == Exit.DONE
+    capsys.readouterr()
+    assert main(options(place, "--check")) == Exit.DONE
+    assert capsys.readouterr().out == "nothing differs\n"
+    place.file().unlink()
+    assert main(options(place, "--check", "--json")) == Exit.PARTIAL
+    records = [check(json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["sink"], one["date"]) for one in records[:-1]] == [("parquet", date(0)), ("duckdb", date(0))]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reported"),
+    [
+        (["--to", "oracle"], "--to: there is no destination 'oracle'"),
+        (["--export", "nobody"], "--export: there is no export 'nobody'"),
+        (["--start", "soon"], "--start: "),
+        (["--to", "postgres"], "load.postgres.dsn: is not set"),
+    ],
+)
+def test_wrong_options_are_exit_code_2(place, capsys, asked, reported):
+    """Nothing is written, and the option is named."""
+    assert main(options(place, *asked)) == Exit.USAGE
+    assert reported in capsys.readouterr().err
+    assert not place.warehouse.exists()
+
+
+def test_the_connection_string_appears_nowhere(place, capsys, monkeypatch):
+    """A server that cannot be reached is reported without the connection string, at the highest log level."""
+    monkeypatch.setenv("ASYNCEXPORT_LOAD__POSTGRES__DSN", "host=/nowhere/CANARYhost user=me password=CANARYpass")
+    assert main(["-vv", *options(place, "--to", "postgres")]) == Exit.PARTIAL
+    found = capsys.readouterr()
+    assert "failed: everyone-events" in found.out
+    assert "CANARY" not in found.out + found.err
+    assert place.in_parquet() == place.expected()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, Exit.INTERRUPTED), (signal.SIGTERM, Exit.TERMINATED)])
+def test_a_signal_stops_a_load_cleanly(tmp_path, number, code):
+    """The exit code is that of the signal, nothing unfinished is left, and the same command resumes."""
+    place = Place(tmp_path)
+    place.store(*(Arrival((day * 24, day * 24 + 1), events(day * 10, 4)) for day in range(3)))
+    pipe = Pipe(place, f"{EVENTS.name}/date={date(1)}/20260102T000000Z_20260102T010000Z.ndjson.gz")
+    command = [sys.executable, "-m", "asyncexport", *options(place)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        descriptor = pipe.wait()
+        process.send_signal(number)
+        out, err = process.communicate()
+    os.close(descriptor)
+    assert process.returncode == code, (out, err)
+    # The first day may still be on its way into DuckDB when the second one is made.
+    assert re.match(r"stopped: (0 days|1 day) loaded, [23] left\n", out)
+    assert "hint: run the same command again to resume" in err
+    assert place.leftovers() == []
+    pipe.mend()
+    assert main(options(place)) == 0
+    assert place.in_parquet() == place.expected()
+
+
+@pytest.mark.slow
+def test_the_demo_shows_a_query_and_its_answer(tmp_path, capsys):
+    """Sandbox, export, tables and a query in one command; the events add up to the rows of the archives."""
+    assert main(["demo", "--load", "--json", "-d", str(tmp_path / "demo")]) == 0
+    records = [check(json.loads(line)) for line in capsys.readouterr().out.splitlines()]
+    (answer,) = [one for one in records if one["type"] == "answer"]
+    assert answer["columns"] == ["EventType", "events", "users"]
+    assert 0 < sum(row[1] for row in answer["rows"]) <= records[-1]["load"]["rows"] == records[-1]["rows"]
