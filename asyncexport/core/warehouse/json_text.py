@@ -19,7 +19,12 @@ PARSED_BYTES = 256 << 10
 DEEPEST_LEVEL = 128
 """The levels that DuckDB reads: the row is the first, and a number or string has a level of its own."""
 
-ESCAPE = re.compile(r"\\(?:u00(..)|.)")
+ESCAPES = {
+    **{code: f"\\u{code:04X}" for code in range(32)},
+    **{ord(char): f"\\{short}" for char, short in zip('\b\t\n\f\r"\\', 'btnfr"\\', strict=True)},
+}
+"""What is written for each character that must be escaped."""
+
 HALF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
 CONSTANTS: dict[bool | None, str] = {True: "true", False: "false", None: "null"}
 
@@ -44,11 +49,7 @@ encode_string = json.JSONEncoder(ensure_ascii=False).encode
 def json_string(text: str) -> str:
     r"""Return a string as JSON, written as DuckDB does: only what must be escaped is, as `\n` or `\u001F`."""
     found = encode_string(text)
-    return ESCAPE.sub(_capital, found) if "\\u00" in found else found
-
-
-def _capital(escape: re.Match[str]) -> str:
-    return escape[0] if escape[1] is None else "\\u00" + escape[1].upper()
+    return f'"{text.translate(ESCAPES)}"' if "\\u00" in found else found
 
 
 def json_of(text: str) -> str:
