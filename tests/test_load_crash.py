@@ -9,15 +9,21 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import duckdb
 import pytest
 
-from asyncexport.core.exits import Exit
+from asyncexport.core.exits import Exit, exit_of
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import DayError, StorageError
+from asyncexport.errors import DayError, ExportError, SinkError, StorageError
+from asyncexport.run.load_sinks import SinkThread
 from asyncexport.warehouse.faults import translated
+from asyncexport.warehouse.sinks.parquet import ParquetSink
+from asyncexport.warehouse.worker import answer
 from tests.day_making import ndjson
 from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events
 from tests.test_load import BROKEN, TABLES
@@ -233,6 +239,37 @@ def test_errors_of_a_worker_are_in_our_words(raised, expected, said):
     """A full disk ends the load; anything else of DuckDB's fails the day."""
     with pytest.raises(expected, match=said), translated(Path("/load")):
         raise raised
+
+
+def test_a_bug_in_a_worker_is_reported_without_data():
+    """Only the kind of the exception and its place are named, and the exit code is that of a bug."""
+    request: Any = SimpleNamespace(source="CANARY")
+    error = answer(request, Path("/load"))
+    assert isinstance(error, ExportError)
+    assert str(error).startswith("unexpected AttributeError at ")
+    assert "CANARY" not in str(error)
+    assert exit_of(error) is Exit.UNEXPECTED
+
+
+class OddSink(ParquetSink):
+    """A destination with a bug."""
+
+    def receipts(self, table: str) -> Mapping[str, str]:
+        """Raise something that is not an error of ours."""
+        raise KeyError(f"CANARY of {table}")
+
+
+async def test_a_bug_in_a_destination_is_an_error_of_that_destination(tmp_path):
+    """After three failures in a row the destination is given up, so that a dead server does not hold up every day."""
+    thread = SinkThread(OddSink(tmp_path, scratch=tmp_path))
+    for _ in range(3):
+        assert thread.given_up is None
+        with pytest.raises(SinkError, match=r"^unexpected KeyError in parquet$"):
+            await thread.call(thread.sink.receipts, "t")
+    assert thread.given_up is not None
+    with pytest.raises(SinkError, match="unexpected KeyError"):
+        await thread.call(thread.sink.row_counts, "t")
+    await thread.close()
 
 
 def test_a_library_that_is_missing_is_named_with_its_installation(tmp_path):

@@ -116,7 +116,8 @@ def _ask(session: Session, settings: "Settings") -> None:
     file = settings.load.directory / settings.load.duckdb.path
     names, rows = ask(file, QUERY)
     session.record("answer", query=QUERY, columns=names, rows=[list(row) for row in rows])
-    _say(session, f"the tables are in {file}, too; asked: {QUERY}")
+    _say(session, f"a query of {file}, and its answer:")
+    _say(session, f"  {QUERY}")
     for line in table([names, *([str(value) for value in row] for row in rows)], right=frozenset({1, 2})):
         _say(session, f"  {line}")
 

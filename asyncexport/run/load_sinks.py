@@ -7,6 +7,7 @@
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -19,14 +20,18 @@ from typing import TYPE_CHECKING, TypeVar
 from asyncexport.config import Settings, load_dsn
 from asyncexport.core.access import Access
 from asyncexport.core.warehouse.choices import SinkName
-from asyncexport.errors import ConfigError, Problem, SinkError
+from asyncexport.errors import ConfigError, Problem, SinkError, StorageError
 from asyncexport.storage.threads import until_over
 from asyncexport.warehouse.sinks.sink import Sink
 
 if TYPE_CHECKING:
     from asyncexport.warehouse.sinks.parquet import ParquetSink
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+BUG = "this is a bug in asyncexport: please report it with the output of the same command with -vv"
 
 MOST_FAILURES = 3
 """A destination that failed for this many days in a row is given up."""
@@ -160,12 +165,23 @@ class SinkThread:
             await until_over(doing)
             raise
         except SinkError as error:
-            self._failures += 1
-            if self._failures >= MOST_FAILURES:
-                self.give_up(error)
+            self._count(error)
             raise
+        except StorageError:
+            raise
+        except Exception as error:
+            # A bug in one destination does not stop the others. Its text may contain customers' data.
+            log.debug("traceback of the bug", exc_info=error)
+            failure = SinkError(f"unexpected {type(error).__name__} in {self.name}", sink=self.name, hint=BUG)
+            self._count(failure)
+            raise failure from error
         self._failures = 0
         return found
+
+    def _count(self, error: SinkError) -> None:
+        self._failures += 1
+        if self._failures >= MOST_FAILURES:
+            self.give_up(error)
 
     def give_up(self, error: SinkError) -> None:
         """Do not use the destination any more."""

@@ -9,6 +9,7 @@
 import os
 import sys
 import threading
+import traceback
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
@@ -41,14 +42,17 @@ def main(umask: int | None, directory: str) -> None:
 def answer(request: DayRequest, directory: Path) -> DayMade | ExportError:
     """Make a day; return the error if it cannot be made.
 
-    Raises:
-        Exception: a bug.
+    The text of an unexpected exception may contain customers' data, so only its place is reported.
     """
     try:
         with translated(directory):
             return make_day(request)
     except ExportError as error:
         return error
+    except Exception as error:  # noqa: BLE001 - the load reports it
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+        return ExportError(f"unexpected {type(error).__name__}{place}", hint="this is a bug in asyncexport: report it")
 
 
 def _receive(file: BinaryIO, requests: "SimpleQueue[Any]") -> None:

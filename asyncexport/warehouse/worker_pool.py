@@ -100,14 +100,20 @@ class _Worker:
     @classmethod
     async def start(cls, arguments: str) -> "_Worker":
         environ = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIXES)}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", START, arguments),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environ,
-            start_new_session=True,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", START, arguments),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                env=environ,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise DayError(
+                f"could not start a process that makes the day: {error.strerror or error}",
+                hint="set [load] workers lower, or close other programs",
+            ) from error
         if process.stdin is None or process.stdout is None or process.stderr is None:
             raise RuntimeError("a worker was started without pipes")
         return cls(process, process.stdin, process.stdout, process.stderr)
