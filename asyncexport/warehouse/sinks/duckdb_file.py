@@ -1,8 +1,8 @@
 """The DuckDB file that tables and views are in, opened for one operation at a time.
 
 1. DuckDB lets one process write a file, or several read it, but not both. So the file is open only while something is
-   read or written, and what is already as it should be is only read: users who have the file open for reading then
-   neither notice a load nor stand in its way.
+   read or written, and a load that has nothing to change only reads it: it works while users have the file open for
+   reading.
 2. No extension is installed or loaded: DuckDB would fetch it from the internet.
 """
 

@@ -1,6 +1,6 @@
 """The destination PostgreSQL: each table partitioned by month, each day replaced in one transaction with its receipt.
 
-1. An advisory lock for each table puts loaders in a line: two of them never replace days of it at the same time.
+1. There is an advisory lock for each table, so that two loaders never replace days of it at the same time.
 2. What to do depends on the table as the catalog has it, so a table that was made beforehand, or changed meanwhile, is
    used as it is (`core.warehouse.postgres_sql`).
 3. Statements have their values in them and no parameters, because a name may contain a percent sign.
@@ -138,7 +138,7 @@ class PostgresSink:
         return postgres_sql.qualified(self._schema, name)
 
     def _lock(self, con: psycopg.Connection, table: str) -> None:
-        """Keep other loaders out until the transaction ends; no table stands for the schema."""
+        """Take the lock of a table until the transaction ends, or that of the schema if the name is empty."""
         lock = f"asyncexport {self._schema}.{table}"
         con.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({literal(lock)}, 0))")
 
@@ -244,7 +244,7 @@ def _pieces(duck: duckdb.DuckDBPyConnection, json: Sequence[bool]) -> Iterator[t
     size = changed = 0
     while found := duck.fetchmany(ROWS_AT_ONCE):
         found.reverse()
-        while found:  # a row that was sent is let go: it may be long
+        while found:  # rows that were sent are dropped, since they may be long
             line, values = found.pop()
             if line is None:
                 line, was_changed = copy_line(values, is_json)
