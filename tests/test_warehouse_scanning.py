@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import Layout
-from asyncexport.core.warehouse.scanning import Names, Scan, is_rewritten, scan_statement, suspects_statement
+from asyncexport.core.warehouse.scanning import (
+    ADD_KNOWN,
+    CREATE_KNOWN,
+    Names,
+    Scan,
+    is_rewritten,
+    scan_statement,
+    suspects_statement,
+)
 
 DIGITS = st.from_regex(r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?", fullmatch=True)
 USUAL = st.decimals(-(10**7), 10**7, places=3).map(str) | st.floats(allow_nan=False, allow_infinity=False).map(repr)
@@ -82,21 +90,30 @@ def test_what_only_duckdb_accepts_is_found(tmp_path, row):
     assert is_rewritten(row)
 
 
-def scan_of(folder: Path, *rows: str) -> Scan:
+def scan_of(folder: Path, *rows: str, known: Sequence[int] = ()) -> Scan:
     """Return the scan of an archive."""
     file = written(folder, rows)
     with duckdb.connect() as duck:
-        return Scan.of(file, duck.execute(scan_statement(file)).fetchall())
+        duck.execute(CREATE_KNOWN)
+        duck.execute(ADD_KNOWN, [list(known)])
+        return Scan.of(duck.execute(scan_statement(file)).fetchall())
 
 
 def test_all_names_are_found(tmp_path):
-    """Names are counted in rows; a row without fields is a row."""
-    scan = scan_of(tmp_path, '{"UserId":1,"evt_a":2}', '{"evt_\\u0062":3}', "{}", '{"UserId":1,"evt_a":2,"":5}')
-    assert scan.rows == 4
-    assert scan.names == {"UserId": 2, "evt_a": 2, "evt_b": 1, "": 1}
-    assert scan.repeats == ""
-    assert not scan.suspected
-    assert scan.longest == len('{"UserId":1,"evt_a":2,"":5}')
+    """Each list of names is found once; a row without fields is a row."""
+    rows = (
+        '{"UserId":1,"evt_a":2}',
+        '{"evt_\\u0062":3}',
+        "{}",
+        '{"UserId":1,"evt_a":2,"":5}',
+        '{"UserId":4,"evt_a":5}',
+    )
+    scan = scan_of(tmp_path, *rows)
+    assert sorted(map(sorted, scan.lists.values())) == [[], ["", "UserId", "evt_a"], ["UserId", "evt_a"], ["evt_b"]]
+    assert (scan.rows, scan.repeats, scan.suspected, scan.longest) == (5, "", False, len(rows[3]))
+    again = scan_of(tmp_path, *rows, '{"evt_c":1}', known=list(scan.lists))
+    assert list(again.lists.values()) == [{"evt_c"}]
+    assert (again.rows, again.longest) == (6, len(rows[3]))
 
 
 @pytest.mark.parametrize(
@@ -105,17 +122,18 @@ def test_all_names_are_found(tmp_path):
 def test_a_name_twice_is_found(tmp_path, row):
     """A repeated name is found, however it is spelt; so is a name that cannot be told from two names."""
     scan = scan_of(tmp_path, '{"a":1}', row)
-    assert scan.repeats or Names.of([scan], Layout(Type.EVENT)).odd
+    assert scan.repeats or Names(Layout(Type.EVENT)).odd_one(frozenset().union(*scan.lists.values())) is not None
 
 
 def test_of_names_that_differ_in_case_one_becomes_a_column():
-    """The layout's own name is chosen, else the most frequent one; archives with another one are odd."""
-    scans = [
-        Scan("1", 5, {"UserId": 5, "evt_a": 1, "evt_A": 2}, 9, "", suspected=False),
-        Scan("2", 5, {"userid": 9, "evt_A": 2}, 9, "", suspected=False),
-        Scan("3", 5, {"UserId": 1, "evt_A": 2}, 9, "", suspected=False),
-        Scan("4", 5, {"tab\t": 1}, 9, "", suspected=False),
-    ]
-    names = Names.of(scans, Layout(Type.EVENT))
-    assert names.columns == {"UserId", "evt_A"}
-    assert names.odd == {"1": "evt_a", "2": "userid", "4": "tab\t"}
+    """The layout's own name is a column, else the first one; archives with another one are odd."""
+    names = Names(Layout(Type.EVENT))
+    assert names.odd_one({"UserId", "evt_A"}) is None
+    names.add({"UserId", "evt_A"})
+    assert names.odd_one({"evt_A", "evt_b"}) is None
+    assert names.odd_one({"evt_a", "UserId"}) == "evt_a"
+    assert names.odd_one({"userid"}) == "userid"
+    assert names.odd_one({"evt_c", "evt_C"}) == "evt_c"
+    assert names.odd_one({"tab\t"}) == "tab\t"
+    assert names.odd_one({""}) == ""
+    assert names.found == {"UserId", "evt_A"}

@@ -10,7 +10,7 @@
    file is not to be published.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -21,13 +21,12 @@ from asyncexport.core.warehouse.columns import missing_key_fields
 from asyncexport.core.warehouse.day_statement import counts_statement, day_statement
 from asyncexport.core.warehouse.days import SourceArchive
 from asyncexport.core.warehouse.reading import texts_of_archives, texts_of_canonical
-from asyncexport.core.warehouse.scanning import Names, Scan
 from asyncexport.errors import DayCountError
 from asyncexport.warehouse.canonical_files import CanonicalFiles
 from asyncexport.warehouse.checked_files import unchanged
 from asyncexport.warehouse.day_maker import DayMade, DayRequest
 from asyncexport.warehouse.duck import connected
-from asyncexport.warehouse.scan import refused, scanned
+from asyncexport.warehouse.scan import Scanner, refused
 
 
 def make_day(request: DayRequest) -> DayMade:
@@ -63,16 +62,12 @@ class _Making:
     exact: dict[str, str] = field(default_factory=dict)
 
     def make(self) -> DayMade:
-        scans, names = self._scan([one for one in self.request.source.archives if one.rows])
-        if scans or self.canonical.files:
-            try:
-                self._write(scans, names)
-            except duckdb.OutOfMemoryException:
-                raise
-            except duckdb.Error:
-                self._write(self._without_refused(scans, names), names)
+        good, names = self._scan()
         rows = {one.path: 0 for one in self.request.source.archives}
-        counts = self._counts() if scans or self.canonical.files else []
+        counts: list[tuple[str, int, int]] = []
+        if good or self.canonical.files:
+            self._write_what_can_be_read(good, names)
+            counts = self.duck.execute(counts_statement(str(self.request.flat))).fetchall()
         return DayMade(
             rows | {path: count for path, count, _ in counts},
             self.canonical.quarantined,
@@ -80,51 +75,59 @@ class _Making:
             self.exact,
         )
 
-    def _scan(self, archives: Sequence[SourceArchive]) -> tuple[dict[str, SourceArchive], Names]:
-        """Scan the archives, and read those row by row that need it; return the others by file, and their names."""
-        scans: list[Scan] = []
+    def _scan(self) -> tuple[dict[str, SourceArchive], Collection[str]]:
+        """Scan the archives, and read those row by row that need it; return the others by file, and their names.
+
+        The largest archive is the first, since the first of names that differ only in case is chosen.
+        """
+        request = self.request
+        archives = [one for one in request.source.archives if one.rows]
+        if request.source.format is not Format.NDJSON:
+            for archive in archives:
+                self._read_exactly(archive, f"{request.source.format.value} is always read row by row")
+            return {}, ()
+        scanner = Scanner(self.duck, request.layout, max_row=request.max_row)
+        reasons: dict[str, str | None] = {}
+        for archive in sorted(archives, key=lambda one: -one.rows):
+            reasons[archive.path] = scanner.reason(str(request.output / archive.path), rows=archive.rows)
         good: dict[str, SourceArchive] = {}
         for archive in archives:
-            scan = self._scanned(archive)
-            if isinstance(scan, Scan):
-                scans.append(scan)
-                good[scan.file] = archive
+            if reason := reasons[archive.path]:
+                self._read_exactly(archive, reason)
             else:
-                self._read_exactly(archive, scan)
-        names = Names.of(scans, self.request.layout)
-        for file, name in names.odd.items():
-            self._read_exactly(good.pop(file), f"the name {name!r} cannot be that of a column")
-        return good, names
-
-    def _scanned(self, archive: SourceArchive) -> Scan | str:
-        if self.request.source.format is not Format.NDJSON:
-            return f"{self.request.source.format.value} is always read row by row"
-        file = str(self.request.output / archive.path)
-        return scanned(self.duck, file, rows=archive.rows, max_row=self.request.max_row)
+                good[str(request.output / archive.path)] = archive
+        return good, scanner.names.found
 
     def _read_exactly(self, archive: SourceArchive, reason: str) -> None:
         self.exact[archive.path] = reason
         self.canonical.add(archive)
 
-    def _without_refused(self, good: dict[str, SourceArchive], names: Names) -> dict[str, SourceArchive]:
-        """Read those row by row that DuckDB refuses when they are read alone; return the others.
+    def _write_what_can_be_read(self, good: dict[str, SourceArchive], names: Collection[str]) -> None:
+        """Write the file; if that fails, read those archives row by row that DuckDB refuses when they are read alone.
 
         Raises:
             duckdb.Error: it refuses none, so that it failed for another reason.
         """
-        reasons = refused(self.duck, [(file, self._check([file], names)) for file in good])
-        for file, reason in reasons.items():
-            self._read_exactly(good[file], reason)
-        return {file: archive for file, archive in good.items() if file not in reasons}
+        try:
+            self._write(good, names)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:
+            reasons = refused(self.duck, [(file, self._check(file, names)) for file in good])
+            if not reasons:
+                raise
+            for file, reason in reasons.items():
+                self._read_exactly(good[file], reason)
+            self._write({file: archive for file, archive in good.items() if file not in reasons}, names)
 
-    def _check(self, files: Sequence[str], names: Names) -> str:
-        return f"SELECT count(COLUMNS(*)) FROM ({self._texts(files, names)})"
+    def _check(self, file: str, names: Collection[str]) -> str:
+        return f"SELECT count(COLUMNS(*)) FROM ({self._texts([file], names)})"
 
-    def _texts(self, files: Sequence[str], names: Names) -> str:
+    def _texts(self, files: Sequence[str], names: Collection[str]) -> str:
         folder = str(self.request.output / "_").removesuffix("_")
         return texts_of_archives(files, self.request.layout, names, folder=folder, has_key=self.has_key)
 
-    def _write(self, good: dict[str, SourceArchive], names: Names) -> None:
+    def _write(self, good: dict[str, SourceArchive], names: Collection[str]) -> None:
         request, canonical = self.request, self.canonical
         texts: list[str] = []
         if good:
@@ -132,15 +135,7 @@ class _Making:
         if canonical.files:
             files = [str(file) for file in canonical.files]
             texts.append(texts_of_canonical(files, request.layout, longest=canonical.longest))
-        self.duck.execute(
-            day_statement(
-                texts,
-                request.layout,
-                request.source,
-                target=str(request.flat),
-                receipt=request.receipt,
-            )
+        statement = day_statement(
+            texts, request.layout, request.source, target=str(request.flat), receipt=request.receipt
         )
-
-    def _counts(self) -> list[tuple[str, int, int]]:
-        return self.duck.execute(counts_statement(str(self.request.flat))).fetchall()
+        self.duck.execute(statement)

@@ -9,14 +9,14 @@
    fields, `vars`, `_rescued`, `_key` and `_archive`. It becomes the same columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import EVENT_KEY, ColumnKind, Layout
 from asyncexport.core.warehouse.identifiers import literal, quoted
-from asyncexport.core.warehouse.scanning import FILE, LONGEST_ROW, Names
+from asyncexport.core.warehouse.scanning import FILE, LONGEST_ROW
 
 NULL = "CAST(NULL AS VARCHAR)"
 
@@ -27,19 +27,21 @@ EVENT_VARIABLE = "evt_"
 """The prefix of an event's variables, which are part of its key."""
 
 
-def texts_of_archives(files: Sequence[str], layout: Layout, names: Names, *, folder: str, has_key: bool) -> str:
+def texts_of_archives(
+    files: Sequence[str], layout: Layout, names: Collection[str], *, folder: str, has_key: bool
+) -> str:
     """Return the statement that reads archives as text: the columns t0, t1, … of the layout's fields, and so on.
 
     Args:
         files: The paths of the archives, which all begin with `folder`.
         layout: The columns of the table.
-        names: The names of the fields.
+        names: The names of all fields that rows have.
         folder: What is left out of the paths in the column `file`.
         has_key: Whether rows get a key.
     """
     own = {column.name: "JSON" if column.kind is ColumnKind.JSON else "VARCHAR" for column in layout.fields}
-    others = sorted(names.columns - own.keys())
-    types = {**{name: type_ for name, type_ in own.items() if name in names.columns}, **dict.fromkeys(others, "JSON")}
+    others = sorted(set(names) - own.keys())
+    types = {**{name: type_ for name, type_ in own.items() if name in names}, **dict.fromkeys(others, "JSON")}
     columns = ", ".join(f"{literal(name)}: '{type_}'" for name, type_ in (types or NO_FIELDS).items())
     key = _key(types) if has_key and layout.type is Type.EVENT else NULL
     texts = ", ".join(f"{_text(name, types)} AS t{number}" for number, name in enumerate(own))
@@ -57,7 +59,7 @@ def texts_of_canonical(files: Sequence[str], layout: Layout, *, longest: int) ->
     columns = ", ".join(f"{literal(name)}: 'VARCHAR'" for name in (*own, "vars", "_rescued", "_key", "_archive"))
     texts = ", ".join(f"{quoted(name)} AS t{number}" for number, name in enumerate(own))
     return (
-        f"SELECT {texts}, vars, _rescued AS rescued, CAST(json(_key) AS VARCHAR) AS key, _archive AS file FROM "
+        f"SELECT {texts}, vars, _rescued AS rescued, _key AS key, _archive AS file FROM "
         f"read_json({_list(files)}, format = 'newline_delimited', records = true, columns = {{{columns}}}, "
         f"hive_partitioning = false, maximum_object_size = {max(longest, 1 << 20) + 1})"
     )

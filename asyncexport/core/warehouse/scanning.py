@@ -7,12 +7,12 @@ r"""What is found out about an archive before it is read: the names of its field
    suspect a row wrongly but never overlook one: `LOOK` begins with a character, so that the search for it is fast, and
    only rows that it finds are searched with `SUSPECT`.
 3. The rows that remain are read by `is_rewritten`, which sees strings and numbers apart.
-4. DuckDB compares names of columns without regard to case. Of names that differ only in case, one becomes a column, and
-   archives that have another one are read row by row. So are archives whose names hold control characters.
+4. DuckDB compares names of columns without regard to case. Of names that differ only in case, the first one becomes a
+   column, and archives that have another one are read row by row. So are archives whose names hold control characters.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from asyncexport.core.warehouse.columns import Layout
@@ -25,6 +25,12 @@ FILE = "_asyncexport_file"
 LONGEST_ROW = 16 << 20
 """The longest row that is read in a statement, in bytes. Archives with longer ones are read row by row: DuckDB's
 buffers are twice this large."""
+
+KNOWN = "known_lists"
+CREATE_KNOWN = f"CREATE TEMP TABLE {KNOWN} (list UBIGINT)"
+ADD_KNOWN = f"INSERT INTO {KNOWN} SELECT unnest(?)"
+"""The table of the lists of names that are known already, by their hashes. Nearly all rows of a day have one of some
+hundred lists, so most of them need no further look at their names."""
 
 BETWEEN = "\x1e"
 """Stands between the names of a row."""
@@ -51,14 +57,20 @@ WORDS = ("true", "false", "null")
 def scan_statement(file: str) -> str:
     """Return the statement that scans an archive.
 
-    For each list of names that rows have, it finds how many names these are, how many rows have them, the length of the
-    longest of these, and whether one of them is suspected.
+    For each list of names that is not in the table KNOWN, it finds its hash, the names, their number, how many rows
+    have them, the length of the longest of these, and whether one of them is suspected; the same for all other rows
+    together, with NULL instead of the hash.
     """
     rows = (
-        f"SELECT array_to_string(json_keys(json), {literal(BETWEEN)}) AS names, len(json_keys(json)) AS size, "
-        f"strlen(json) AS bytes, {_suspected()} AS suspected FROM {_objects(file)}"
+        f"SELECT json_keys(json) AS names, hash(names) AS list, strlen(json) AS bytes, {_suspected()} AS suspected "
+        f"FROM {_objects(file)}"
     )
-    return f"SELECT names, size, count(*), max(bytes), bool_or(suspected) FROM ({rows}) GROUP BY names, size"
+    new = (
+        "SELECT CASE WHEN NOT is_known THEN list END AS new, CASE WHEN NOT is_known THEN "
+        f"array_to_string(names, {literal(BETWEEN)}) END AS joined, CASE WHEN NOT is_known THEN len(names) END AS "
+        f"size, bytes, suspected FROM (SELECT *, list IN (SELECT list FROM {KNOWN}) AS is_known FROM ({rows}))"
+    )
+    return f"SELECT new, joined, size, count(*), max(bytes), bool_or(suspected) FROM ({new}) GROUP BY new, joined, size"
 
 
 def suspects_statement(file: str) -> str:
@@ -115,60 +127,56 @@ class Scan:
     """What was found in one archive.
 
     Attributes:
-        file: The path of the archive.
         rows: The number of its rows.
-        names: How many rows have each name.
         longest: The length of the longest row, in bytes.
+        lists: The lists of names that are new, by their hashes.
         repeats: A name that a row has twice, or "".
         suspected: Whether some rows are suspected.
     """
 
-    file: str
     rows: int
-    names: Mapping[str, int]
     longest: int
+    lists: Mapping[int, frozenset[str]]
     repeats: str
     suspected: bool
 
     @classmethod
-    def of(cls, file: str, found: Iterable[tuple[str, int, int, int, bool]]) -> "Scan":
+    def of(cls, found: Iterable[tuple[int | None, str, int, int, int, bool]]) -> "Scan":
         """Read the result of `scan_statement`."""
-        rows, names, longest, repeats, suspected = 0, dict[str, int](), 0, "", False
-        for joined, size, count, bytes_, suspect in found:
-            parts = joined.split(BETWEEN) if size else []
-            if len(set(parts)) != size:
-                repeats = next((one for one in parts if parts.count(one) > 1), BETWEEN)
-            for name in parts:
-                names[name] = names.get(name, 0) + count
+        rows, longest, lists, repeats, suspected = 0, 0, dict[int, frozenset[str]](), "", False
+        for key, joined, size, count, length, suspect in found:
             rows += count
-            longest = max(longest, bytes_)
+            longest = max(longest, length)
             suspected |= suspect
-        return cls(file, rows, names, longest, repeats, suspected)
+            if key is not None:
+                parts = joined.split(BETWEEN) if size else []
+                lists[key] = frozenset(parts)
+                if len(lists[key]) != size:
+                    repeats = next((one for one in parts if parts.count(one) > 1), BETWEEN)
+        return cls(rows, longest, lists, repeats, suspected)
 
 
-@dataclass(frozen=True, slots=True)
 class Names:
-    """The names of a day's fields.
+    """The names of a day's fields that become columns while reading (rule 4); the layout's own names come first.
 
     Attributes:
-        columns: All names that get a column while reading.
-        odd: The files that have other names, with one of these.
+        found: All names that archives have so far.
     """
 
-    columns: frozenset[str]
-    odd: Mapping[str, str]
+    def __init__(self, layout: Layout) -> None:
+        self.found: set[str] = set()
+        self._by_case = {name.casefold(): name for name in (FILE, *(column.name for column in layout.fields))}
 
-    @classmethod
-    def of(cls, scans: Sequence[Scan], layout: Layout) -> "Names":
-        """Choose the names: of those that differ only in case, the layout's own, else the most frequent one."""
-        totals: dict[str, int] = {}
-        for scan in scans:
-            for name, count in scan.names.items():
-                totals[name] = totals.get(name, 0) + count
-        chosen = {name.casefold(): name for name in (FILE, *(column.name for column in layout.fields))}
-        for name in sorted(totals, key=lambda one: (-totals[one], one)):
-            if name and name.isprintable():
-                chosen.setdefault(name.casefold(), name)
-        columns = {*chosen.values()} - {FILE}
-        odd = {scan.file: name for scan in scans for name in sorted(scan.names) if name not in columns}
-        return cls(frozenset(columns & totals.keys()), odd)
+    def odd_one(self, names: Iterable[str]) -> str | None:
+        """Return one of the names of an archive that cannot be a column beside the others, or None."""
+        chosen = self._by_case.copy()
+        for name in sorted(names):
+            if name == FILE or not name or not name.isprintable() or chosen.setdefault(name.casefold(), name) != name:
+                return name
+        return None
+
+    def add(self, names: Iterable[str]) -> None:
+        """Add the names of an archive, none of which is odd."""
+        for name in names:
+            self.found.add(name)
+            self._by_case.setdefault(name.casefold(), name)
