@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import duckdb
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from asyncexport.core.exports import Format
@@ -120,7 +120,7 @@ def counted(rows: Sequence[dict[str, object]]) -> Counter[str]:
 
 
 @given(ARCHIVES)
-@settings(max_examples=25)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])  # each example makes files
 @example([['{"EventType":"a","evt_x":1}', '{"EventType":"a","evt_x":1}']])
 @example([["{}", "{},}"], ["{}"]])
 @example([["{}", '{"UserId":""}']])

@@ -123,7 +123,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(rows=ROWS)
 def test_the_way_of_reading_makes_no_difference(tmp_path_factory, rows: list[str]):
     """The same rows as NDJSON, which DuckDB reads if it can, and as a JSON array make the same table."""
