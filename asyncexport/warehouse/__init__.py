@@ -2,7 +2,6 @@
 
 canonical_files archives that are read row by row, and the quarantine file
 asking          asks a DuckDB file a question
-checked_files   archives whose hash is checked while they are read
 data_direct     makes a day of the Data Direct table from the flat file
 day_maker       what is asked of a worker that makes a day, and what it answers
 duck            the connection to DuckDB that makes a day
@@ -11,6 +10,7 @@ failpoints      points where a test can watch a change, make it fail, or kill th
 faults          translates errors of DuckDB and of the operating system
 frames          messages between a load and its workers
 load_disk       the disk under a load directory
+inflated_files  the archives of a day, decompressed and checked
 make_day        makes the Parquet file of a day
 scan            scans the archives of a day
 sinks           the destinations

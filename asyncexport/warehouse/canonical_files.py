@@ -12,9 +12,9 @@ from typing import Self
 
 from asyncexport.core.warehouse.days import SourceArchive
 from asyncexport.core.warehouse.exact_reader import QuarantinedLine
-from asyncexport.errors import ChangedArchiveError
 from asyncexport.warehouse.day_maker import DayRequest
 from asyncexport.warehouse.exact_path import ExactCount, read_exactly
+from asyncexport.warehouse.inflated_files import check_hash, opened
 
 
 class CanonicalFiles:
@@ -55,8 +55,7 @@ class CanonicalFiles:
         target = self._request.scratch / f"canonical-{len(self.files)}.ndjson"
         with target.open("wb") as written:
             count = self._read(archive, written.write)
-        if count.sha256 != archive.sha256:
-            raise ChangedArchiveError(f"{archive.path} was altered while it was read", path=archive.path)
+        check_hash(archive, count.sha256)
         if count.quarantined:
             self.quarantined[archive.path] = count.quarantined
         if count.rows:
@@ -68,7 +67,7 @@ class CanonicalFiles:
             write(rows)
 
         request = self._request
-        with (request.output / archive.path).open("rb") as file:
+        with opened(request.output, archive) as file:
             return read_exactly(
                 file,
                 request.source.format,

@@ -1,7 +1,7 @@
 """Makes the Parquet file of one day from its archives, with DuckDB.
 
-1. The archives are scanned first, one after the other. What DuckDB would not read exactly, and every CSV and JSON
-   archive, is read row by row and written in canonical form.
+1. The archives are decompressed, checked and scanned first, one after the other. What DuckDB would not read exactly,
+   and every CSV and JSON archive, is read row by row and written in canonical form.
 2. One statement reads the other archives and the canonical files, casts, sorts and writes all rows. If it fails, each
    archive is tried alone, and it is run once more without those that cannot be read.
 3. DuckDB has one thread and the time zone UTC, so that equal archives make equal bytes. It spills into `scratch` beyond
@@ -23,9 +23,9 @@ from asyncexport.core.warehouse.days import SourceArchive
 from asyncexport.core.warehouse.reading import texts_of_archives, texts_of_canonical
 from asyncexport.errors import DayCountError
 from asyncexport.warehouse.canonical_files import CanonicalFiles
-from asyncexport.warehouse.checked_files import unchanged
 from asyncexport.warehouse.day_maker import DayMade, DayRequest
 from asyncexport.warehouse.duck import connected
+from asyncexport.warehouse.inflated_files import InflatedFiles
 from asyncexport.warehouse.scan import Scanner, refused
 
 
@@ -39,11 +39,11 @@ def make_day(request: DayRequest) -> DayMade:
         OSError: a file cannot be read or written.
     """
     with ExitStack() as stack:
-        stack.enter_context(unchanged(request.output, request.source.archives))
+        inflated = stack.enter_context(InflatedFiles(request.output, request.scratch))
         duck = stack.enter_context(connected(request.scratch, memory=request.memory))
         has_key = not missing_key_fields(request.fields)
         canonical = stack.enter_context(CanonicalFiles(request, has_key=has_key))
-        made = _Making(request, duck, canonical, has_key=has_key).make()
+        made = _Making(request, duck, inflated, canonical, has_key=has_key).make()
     for archive in request.source.archives:
         found = made.rows[archive.path] + made.quarantined.get(archive.path, 0)
         if found != archive.rows:
@@ -57,6 +57,7 @@ class _Making:
 
     request: DayRequest
     duck: duckdb.DuckDBPyConnection
+    inflated: InflatedFiles
     canonical: CanonicalFiles
     has_key: bool = field(kw_only=True)
     exact: dict[str, str] = field(default_factory=dict)
@@ -82,20 +83,24 @@ class _Making:
         """
         request = self.request
         archives = [one for one in request.source.archives if one.rows]
+        for archive in request.source.archives:
+            if not archive.rows:
+                self.inflated.check(archive)
         if request.source.format is not Format.NDJSON:
             for archive in archives:
                 self._read_exactly(archive, f"{request.source.format.value} is always read row by row")
             return {}, ()
         scanner = Scanner(self.duck, request.layout, max_row=request.max_row)
+        files = {archive.path: self.inflated.add(archive) for archive in archives}
         reasons: dict[str, str | None] = {}
         for archive in sorted(archives, key=lambda one: -one.rows):
-            reasons[archive.path] = scanner.reason(str(request.output / archive.path), rows=archive.rows)
+            reasons[archive.path] = scanner.reason(files[archive.path], rows=archive.rows)
         good: dict[str, SourceArchive] = {}
         for archive in archives:
             if reason := reasons[archive.path]:
                 self._read_exactly(archive, reason)
             else:
-                good[str(request.output / archive.path)] = archive
+                good[files[archive.path]] = archive
         return good, scanner.names.found
 
     def _read_exactly(self, archive: SourceArchive, reason: str) -> None:
@@ -124,7 +129,7 @@ class _Making:
         return f"SELECT count(COLUMNS(*)) FROM ({self._texts([file], names)})"
 
     def _texts(self, files: Sequence[str], names: Collection[str]) -> str:
-        folder = str(self.request.output / "_").removesuffix("_")
+        folder = str(self.inflated.folder / "_").removesuffix("_")
         return texts_of_archives(files, self.request.layout, names, folder=folder, has_key=self.has_key)
 
     def _write(self, good: dict[str, SourceArchive], names: Collection[str]) -> None:

@@ -33,7 +33,7 @@ def texts_of_archives(
     """Return the statement that reads archives as text: the columns t0, t1, … of the layout's fields, and so on.
 
     Args:
-        files: The paths of the archives, which all begin with `folder`.
+        files: The paths of the decompressed archives, which all begin with `folder`.
         layout: The columns of the table.
         names: The names of all fields that rows have.
         folder: What is left out of the paths in the column `file`.
@@ -48,7 +48,7 @@ def texts_of_archives(
     file = f"{FILE}[{len(folder) + 1}:]"
     return (
         f"SELECT {texts}, {_vars(others)} AS vars, {NULL} AS rescued, {key} AS key, {file} AS file FROM read_json("
-        f"{_list(files)}, format = 'newline_delimited', records = true, compression = 'gzip', columns = {{{columns}}}, "
+        f"{_list(files)}, format = 'newline_delimited', records = true, compression = 'none', columns = {{{columns}}}, "
         f"filename = '{FILE}', hive_partitioning = false, maximum_object_size = {LONGEST_ROW})"
     )
 

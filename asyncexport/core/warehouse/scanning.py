@@ -90,7 +90,7 @@ def _suspected() -> str:
 
 def _objects(file: str) -> str:
     return (
-        f"read_ndjson_objects([{literal(file)}], compression = 'gzip', hive_partitioning = false, "
+        f"read_ndjson_objects([{literal(file)}], compression = 'none', hive_partitioning = false, "
         f"maximum_object_size = {LONGEST_ROW})"
     )
 
