@@ -90,6 +90,26 @@ def test_a_day_is_loaded_where_the_receipt_differs(has, chosen, again, lacking):
     assert task is None or task.must_be_made == ("parquet" in lacking)
 
 
+RECEIPTS = st.dictionaries(st.sampled_from(["t", "t__datadirect"]), st.sampled_from(["r", "old"]))
+SINKS = st.sampled_from(["parquet", "duckdb", "postgres"])
+
+
+@given(st.dictionaries(SINKS, RECEIPTS), st.lists(SINKS, min_size=1, unique=True))
+def test_a_day_that_was_loaded_is_not_loaded_again(had, chosen):
+    """Whatever the destinations had: afterwards the chosen ones have the day, and nothing else was touched."""
+    wanted = {"t": "r", "t__datadirect": "r"}
+    state = {sink: {table: {"2026-01-01": one} for table, one in tables.items()} for sink, tables in had.items()}
+    task = day_task(source(archive(0, 1)), wanted, state, chosen=chosen, again=False)
+    for sink, tables in (task.lacking if task else {}).items():
+        assert sink in {*chosen, "parquet"}
+        for table in tables:
+            assert state.get(sink, {}).get(table, {}).get("2026-01-01") != wanted[table]
+            state.setdefault(sink, {})[table] = {"2026-01-01": wanted[table]}
+    for sink in chosen:
+        assert {table: days["2026-01-01"] for table, days in state[sink].items()} == wanted
+    assert day_task(source(archive(0, 1)), wanted, state, chosen=chosen, again=False) is None
+
+
 def test_a_day_without_archives_is_emptied_once():
     """A destination that has the day loses its rows; its receipt is then that of a day without archives."""
     span = Range(START, START + 2 * DAY)

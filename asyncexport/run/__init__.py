@@ -45,6 +45,7 @@ load_exports         the exports to load, and their days
 load_sinks           the destinations of a load
 load_place           the load directory: its lock, and the place for unfinished files
 load_lane            loads days during a run that exports them
+stopping             does work until the run is asked to stop
 load_check           compares what the destinations have with what the archives lead to
 library              a function for each kind of run, for use in programs
 moments              times and durations as these functions take them

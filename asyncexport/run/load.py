@@ -7,11 +7,9 @@
 4. How a load ended is in its summary. A load raises only bugs, and what is wrong with the settings.
 """
 
-import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME, Range, When, moment_of
@@ -25,6 +23,7 @@ from asyncexport.errors import ConfigError, ExportError
 from asyncexport.run.load_exports import check_load_settings
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.open_load import open_load
+from asyncexport.run.stopping import unless_stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +98,7 @@ async def load(
             tally.notes += one.place.notes
             tasks = await one.tasks(spec.span(now), tally, again=spec.again)
             on_total(len(tasks))
-            await _unless_stopped(one.run(tasks, on_day), stop)
+            await unless_stopped(one.run(tasks, on_day), stop)
             if not stop.asked.is_set():
                 await one.finish(tally)
     except ConfigError:
@@ -108,19 +107,6 @@ async def load(
         error = failure
     tally.seconds = time.monotonic() - began
     return _summary(settings, spec, tally, error, stop)
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> None:
-    """Do some work, and cancel it if the load is asked to stop."""
-    doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.asked.wait())
-    try:
-        await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for one in (doing, stopping):
-            one.cancel()
-        await asyncio.wait({doing, stopping})
-    if not doing.cancelled():
-        doing.result()
 
 
 def _summary(settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stop: Stop) -> Summary:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 from asyncexport.config import Settings
@@ -24,6 +24,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.open_load import OpenLoad, open_load
+from asyncexport.run.stopping import unless_stopped
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class LoadLane:
                 await asyncio.wait([loading])
             began = time.monotonic()
             if not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD:
-                await self._until_stopped(self._guarded(self._after(stack)), stop)
+                await unless_stopped(self._guarded(self._after(stack)), stop)
             else:
                 self._count_seen()
             self._tally.seconds = time.monotonic() - began
@@ -147,14 +148,3 @@ class LoadLane:
             # A bug in the load does not end the run.
             log.debug("traceback of the bug", exc_info=error)
             self._tally.error = ExportError(f"unexpected {type(error).__name__} in the load")
-
-    async def _until_stopped(self, work: Awaitable[None], stop: Stop) -> None:
-        doing, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.asked.wait())
-        try:
-            await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in (doing, stopping):
-                one.cancel()
-            await asyncio.wait({doing, stopping})
-        with suppress(asyncio.CancelledError):
-            doing.result()

@@ -44,6 +44,7 @@ from asyncexport.run.planner import CLOCK_CHECK, Planner, RunPlan
 from asyncexport.run.progress import Progress
 from asyncexport.run.sentinel import sentinel
 from asyncexport.run.spec import RunSpec, instructions
+from asyncexport.run.stopping import unless_stopped
 from asyncexport.run.unrecorded import check_all_recorded
 from asyncexport.run.wiring import RunEngine, export_states, open_engine
 from asyncexport.storage import Archives, has_open_archives
@@ -259,7 +260,7 @@ async def _work(
         asyncio.create_task(_time_out(run.spec.max_duration_seconds, run.stop), name="max duration"),
     ]
     try:
-        if await _unless_stopped(contact, run.stop):
+        if await unless_stopped(contact, run.stop):
             plan = await planner.plan()  # rule 4
             plan.check_dates()
             _emit_notes(run, plan)
@@ -323,21 +324,6 @@ async def _first_contact(
     with _explaining_the_request() if asks_for_time else nullcontext():
         await first_contact(engine.poller, engine.service, clock)
     await organisation.finish(engine.service.me, lambda message: run.emit(Note(message)))
-
-
-async def _unless_stopped(work: Coroutine[Any, Any, None], stop: Stop) -> bool:
-    """Do some work unless the run is asked to stop before it is done; return whether it is done."""
-    task = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.asked.wait())
-    try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-        return task.done()
-    finally:
-        task.cancel()
-        stopping.cancel()
-        await asyncio.wait({task, stopping})
 
 
 async def _show_progress(watch: Watch, snapshot: Callable[[], Snapshot]) -> None:
