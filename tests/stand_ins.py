@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
-from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
+from asyncexport.core.admission import BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.archive.expected_rows import RowCheck
 from asyncexport.core.bundles import Bundle, Range
+from asyncexport.core.connectivity import Backoff
 from asyncexport.core.events import (
     BundleMoved,
     BundleParked,

@@ -9,26 +9,21 @@ from hypothesis import strategies as st
 
 from asyncexport.core.admission import (
     HOPELESS_HITS,
-    LONGEST_PAUSE_SECONDS,
     RELEARN_SECONDS,
     Admission,
     Answer,
-    Backoff,
     BudgetScope,
     Consequence,
-    Down,
     Grant,
     Prefer,
     Priority,
     Quota,
-    Up,
-    backoff_seconds,
     counts,
-    is_outage,
     is_still_learned,
     pause_seconds,
     rank,
 )
+from asyncexport.core.connectivity import LONGEST_PAUSE_SECONDS, Backoff, Down, Up, backoff_seconds, is_outage
 from asyncexport.core.durations import Durations
 from asyncexport.core.service.requests import Kind
 

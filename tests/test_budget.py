@@ -12,19 +12,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from asyncexport.core.admission import (
-    HOPELESS_HITS,
-    LONGEST_PAUSE_SECONDS,
-    RELEARN_SECONDS,
-    Backoff,
-    BudgetScope,
-    Down,
-    Prefer,
-    Priority,
-    Quota,
-    Up,
-)
+from asyncexport.core.admission import HOPELESS_HITS, RELEARN_SECONDS, BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.bucket import Bucket, RequestHistory, SentRequest
+from asyncexport.core.connectivity import LONGEST_PAUSE_SECONDS, Backoff, Down, Up
 from asyncexport.core.service.requests import Kind
 from asyncexport.engine.budget import Budget, NotWanted
 from asyncexport.engine.dispatcher import PacingLimiter

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from asyncexport.core.admission import Backoff, Prefer, Priority
+from asyncexport.core.admission import Prefer, Priority
+from asyncexport.core.connectivity import Backoff
 from asyncexport.core.durations import Durations
 from asyncexport.core.polling import LIST_SIZE, FinishedOperation, PollingMode, PollingRules
 from asyncexport.core.service.refusals import CONFIRMATION_SECONDS

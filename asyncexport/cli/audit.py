@@ -25,21 +25,22 @@ if TYPE_CHECKING:
     from asyncexport.cli.session import Session
     from asyncexport.core.exports import Export
 
+Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many bundles to export again.")]
+OlderThan = Annotated[
+    str | None,
+    typer.Option(
+        "--older-than",
+        metavar="TIME",
+        help="Only bundles whose end is at least this long ago, such as 7d. Default: 2d.",
+    ),
+]
+
 
 def audit(
     ctx: typer.Context,
     *,
-    sample: Annotated[
-        int, typer.Option("--sample", metavar="N", min=1, help="How many bundles to export again.")
-    ] = DEFAULT_SAMPLE,
-    older_than: Annotated[
-        str | None,
-        typer.Option(
-            "--older-than",
-            metavar="TIME",
-            help="Only bundles whose end is at least this long ago, such as 7d. Default: 2d.",
-        ),
-    ] = None,
+    sample: Sample = DEFAULT_SAMPLE,
+    older_than: OlderThan = None,
     export: Names = None,
     wait: Wait = False,
     success_exit: SuccessExits = None,

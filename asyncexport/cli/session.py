@@ -141,23 +141,13 @@ class Session:
         from asyncexport.display import RunViewer
 
         events = self.results if self.as_json else None
-        return RunViewer(self.lines, heading, events=events, view=self._live_view(), silent=self.quiet, also=also)
+        return RunViewer(self.lines, heading, events=events, view=_live_view(self), silent=self.quiet, also=also)
 
     def counting(self, heading: str, *, total: int | None, of: str) -> "ProgressCounter":
         """Return a counter that shows the progress of a long check."""
         from asyncexport.display import ProgressCounter
 
-        return ProgressCounter(self.lines, heading, total=total, of=of, view=self._live_view(), silent=self.quiet)
-
-    def _live_view(self) -> "LiveView | None":
-        """Return a live view on stderr, or None unless stderr is a terminal that can show one."""
-        if self.quiet or self.log_as_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
-            return None
-        if self.as_json and sys.stdout.isatty():
-            return None
-        from asyncexport.display.live_view import LiveView
-
-        return LiveView(self.streams.stderr)
+        return ProgressCounter(self.lines, heading, total=total, of=of, view=_live_view(self), silent=self.quiet)
 
     def say(self, text: str = "") -> None:
         """Print a line of the result, unless results are JSON."""
@@ -165,17 +155,9 @@ class Session:
             self.results.line(text)
 
     def say_fitted(self, text: str, *, hanging: int = 4) -> None:
-        """Print a line of the result, broken between words if it is too long for the terminal.
-
-        A line with a command is not broken: the terminal wraps it, so that the command is copied as one line. Further
-        lines are indented by `hanging`.
-        """
-        from asyncexport.display import wrapped
-
-        columns = self.results.columns()
-        lines = [text] if columns is None or "`" in text else wrapped(text, columns, hanging=hanging)
-        for line in lines:
-            self.say(line)
+        """Print a line of the result, broken between words if it is too long for the terminal."""
+        if not self.as_json:
+            self.results.fitted_line(text, hanging=hanging)
 
     def record(self, kind: str, **facts: Any) -> None:
         """Print a JSON object of the result, if results are JSON."""
@@ -196,3 +178,14 @@ class Session:
             directory=self.directory,
             **facts,
         )
+
+
+def _live_view(session: Session) -> "LiveView | None":
+    """Return a live view on stderr, or None unless stderr is a terminal that can show one."""
+    if session.quiet or session.log_as_json or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    if session.as_json and sys.stdout.isatty():
+        return None
+    from asyncexport.display.live_view import LiveView
+
+    return LiveView(session.streams.stderr)

@@ -20,7 +20,8 @@ What there is to do
 
 When requests are sent
     bucket             the token bucket's level, now and from the recorded requests
-    admission          priorities, back-off, 429 pauses, outages, and which calls count
+    admission          priorities, 429 pauses, and which calls count
+    connectivity       outages: how long to wait, and when to give up
     polling            when a poll is worth its token
     durations          how long operations take, learned from those that finished
     operation_limit    how many operations to have in flight

@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from asyncexport.display.formatting import count_of, plain
+from asyncexport.display.formatting import count_of, plain, wrapped
 from asyncexport.display.output import Outlet
 
 PROGRAM = "asyncexport"
@@ -156,6 +156,16 @@ class ResultLines:
     def line(self, text: str = "") -> None:
         """Write a line of text."""
         self._outlet.write(f"{text}\n")
+
+    def fitted_line(self, text: str, *, hanging: int) -> None:
+        """Write a line of text, broken between words if it is too long for the terminal.
+
+        A line with a command is not broken: the terminal wraps it, so that the command is copied as one line. Further
+        lines are indented by `hanging`.
+        """
+        columns = self.columns()
+        for line in [text] if columns is None or "`" in text else wrapped(text, columns, hanging=hanging):
+            self.line(line)
 
 
 def json_line(record: dict[str, Any], *, encoding: str) -> str:

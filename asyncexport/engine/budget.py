@@ -20,18 +20,16 @@ from typing import Protocol
 from asyncexport.core.admission import (
     Admission,
     Answer,
-    Backoff,
     BudgetScope,
-    Connectivity,
     Consequence,
     Grant,
     Prefer,
     Priority,
     Quota,
     counts,
-    is_outage,
 )
 from asyncexport.core.bucket import Bucket, RequestHistory
+from asyncexport.core.connectivity import Backoff, Connectivity, is_outage
 from asyncexport.core.service.requests import Kind
 from asyncexport.engine.contention_log import ContentionLog
 from asyncexport.engine.dispatcher import Dispatcher

@@ -13,8 +13,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from asyncexport.core.admission import Backoff
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.connectivity import Backoff
 from asyncexport.core.events import Listener
 from asyncexport.core.service.operation_failures import OperationFailures
 from asyncexport.core.service.refusals import ALL_EXPORTS, BundleFailures, Refusals, RefusalTimes

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from asyncexport.core.admission import LONGEST_PAUSE_SECONDS
+from asyncexport.core.connectivity import LONGEST_PAUSE_SECONDS
 from asyncexport.core.events import Retried
 from asyncexport.core.service.fetch_attempts import FetchAttempts
 from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleFailures

@@ -142,7 +142,7 @@ class Scheduler:
         self.in_flight.enter(record)
         task = group.create_task(self._run_bundle(record), name="bundle")
         self._tasks[task] = record.bundle
-        task.add_done_callback(self._finished)
+        task.add_done_callback(lambda ended: self.in_flight.leave(self._tasks.pop(ended)))
 
     def _start_newest(self, newest: Callable[[str], BundleRecord | None], export: str) -> Bundle | None:
         """Start the newest bundle of an export immediately, even if there is no room, and return it.
@@ -178,9 +178,6 @@ class Scheduler:
                         return
         except ExportHasStopped:
             return
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self.in_flight.leave(self._tasks.pop(task))
 
     async def _wind_down(self, feeding: asyncio.Task[None], now: asyncio.Task[bool]) -> None:
         """Stop gracefully (rule 4)."""

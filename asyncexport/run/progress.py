@@ -4,7 +4,8 @@ import asyncio
 from dataclasses import dataclass
 
 from asyncexport.config import Settings
-from asyncexport.core.admission import BudgetScope, Down
+from asyncexport.core.admission import BudgetScope
+from asyncexport.core.connectivity import Down
 from asyncexport.core.covered_range import covering
 from asyncexport.core.forecast import (
     ALL_WITH_LIST,

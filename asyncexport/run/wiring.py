@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypedDict
 from asyncexport.client.clock import ServiceClock
 from asyncexport.client.key_log import check_key_log
 from asyncexport.config import ApiKey, Settings
-from asyncexport.core.admission import Backoff, Priority, Quota
+from asyncexport.core.admission import Priority, Quota
 from asyncexport.core.bucket import RequestHistory
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.connectivity import Backoff
 from asyncexport.core.coverage import ExportPlan
 from asyncexport.core.durations import Durations
 from asyncexport.core.events import Listener

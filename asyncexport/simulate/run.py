@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from asyncexport.core.admission import Backoff, BudgetScope, Prefer, Priority, Quota
+from asyncexport.core.admission import BudgetScope, Prefer, Priority, Quota
 from asyncexport.core.bucket import RequestHistory, SentRequest
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.connectivity import Backoff
 from asyncexport.core.durations import Durations
 from asyncexport.core.events import BundleMoved, BundleParked, BundleStored, Event
 from asyncexport.core.exports import Export
