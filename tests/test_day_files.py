@@ -184,6 +184,8 @@ def test_a_day_with_a_row_of_many_megabytes_is_made(tmp_path):
     request = request_of(tmp_path, ndjson(ROW | {"evt_x_str": text}), LINE, memory=512 << 20)
     made = make_day(request)
     assert list(made.exact) == ["archive-00.ndjson.gz"]
+    assert "exceeded while reading" in made.exact["archive-00.ndjson.gz"]
+    assert str(tmp_path) not in made.exact["archive-00.ndjson.gz"]
     assert {row["vars"] for row in table_of(request.flat)} == {
         json.dumps({"evt_x_str": text}, separators=(",", ":")),
         None,

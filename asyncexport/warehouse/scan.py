@@ -46,7 +46,7 @@ class Scanner:
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
-            return _first_line(error)
+            return _first_line(error, file)
 
     def _reason(self, file: str, scan: Scan, *, rows: int) -> str | None:
         if scan.rows != rows:
@@ -84,9 +84,11 @@ def refused(duck: duckdb.DuckDBPyConnection, statements: Sequence[tuple[str, str
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
-            found[file] = _first_line(error)
+            found[file] = _first_line(error, file)
     return found
 
 
-def _first_line(error: duckdb.Error) -> str:
-    return f"DuckDB: {str(error).strip().partition(chr(10))[0]}"
+def _first_line(error: duckdb.Error, file: str) -> str:
+    """Return what DuckDB said, without the name of the temporary file."""
+    text = str(error).strip().partition("\n")[0].replace(f' in file "{file}"', "").replace(f' file "{file}"', "")
+    return f"DuckDB: {text}"
