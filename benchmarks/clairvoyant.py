@@ -13,7 +13,7 @@ list: every page shows it a hundred of its own.
 import heapq
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncexport.core.forecast import ALL_WITH_LIST, ALL_WITHOUT_LIST, CREATES_ONLY, seconds_for
 from asyncexport.core.polling import LIST_SIZE
@@ -54,6 +54,11 @@ def token_bound_seconds(scenario: Scenario) -> float:
         tokens=scenario.burst - scenario.tokens_used,
         requests_per_minute=scenario.requests_per_minute,
     )
+
+
+def added_token_seconds(scenario: Scenario, bundles: int) -> float:
+    """Return how much later the bucket allows the last counted request if the run has this many bundles instead."""
+    return token_bound_seconds(replace(scenario, bundles=bundles)) - token_bound_seconds(scenario)
 
 
 def bound_seconds(scenario: Scenario) -> float:

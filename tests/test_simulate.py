@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from clairvoyant import bound_seconds, clairvoyant_seconds, token_bound_seconds
+from clairvoyant import added_token_seconds, bound_seconds, clairvoyant_seconds, token_bound_seconds
 from peers import PEERS
 
 from asyncexport.core.admission import Prefer
@@ -319,20 +319,27 @@ def share(values: Sequence[float], part: float) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("lists", [True, False], ids=["list", "single"])
 @pytest.mark.parametrize("counts_all", [True, False], ids=["all", "create"])
-def test_bundles_that_settle_during_a_long_backfill_are_stored_within_an_hour(counts_all, lists):
+def test_bundles_that_settle_during_a_long_backfill_are_stored_within_an_hour(counts_all, lists, summary_line):
     """Of 60 days, 95 % of new bundles are stored an hour after they settled; a plain run is at most 3 % faster.
 
-    The operation's own duration is not counted. The plain run has the same bundles, all of them old. If only creates
-    count, even the run without the new bundles ends at most 3 % earlier.
+    The operation's own duration is not counted. The plain run has the same bundles, all of them old. The run without
+    the new bundles ends at most 3 % earlier, too, apart from the time that the fewest requests for these take.
     """
     following = Scenario(2880, counts_all=counts_all, lists=lists, settles=True)
     found = simulate(following)
     assert found.refused == 0
     assert len(found.settled_waits) == found.stored - 2880 >= 48
     assert share(found.settled_waits, 0.95) <= 3600
-    assert found.makespan <= 1.03 * simulate(replace(following, bundles=found.stored, settles=False)).makespan
-    if not counts_all:
-        assert found.planned_makespan <= 1.03 * simulate(replace(following, settles=False)).makespan
+    same = found.makespan / simulate(replace(following, bundles=found.stored, settles=False)).makespan
+    alone = simulate(replace(following, settles=False)).makespan
+    later, unavoidable = found.planned_makespan / alone, added_token_seconds(following, found.stored) / alone
+    summary_line(
+        f"a backfill of 60 days that follows the present ({'all requests count' if counts_all else 'creates count'}, "
+        f"{'a list' if lists else 'no list'}): {later - 1:.1%} later; the fewest requests for new bundles take "
+        f"{unavoidable:.1%}, the order costs {same - 1:.1%}"
+    )
+    assert same <= 1.03
+    assert later - unavoidable <= 1.03
 
 
 @pytest.mark.parametrize(("operations", "median"), [(100, 600.0), (60, 3600.0), (5, 600.0)])
