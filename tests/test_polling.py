@@ -53,6 +53,26 @@ def test_a_free_poll_is_due_for_the_first_finished_operations():
     assert enough(3, polls_cost=False) < 0.5
 
 
+def test_free_lists_come_rarely_while_creates_wait_for_tokens():
+    """Before any operation is expected to be done, they come after a tenth of the oldest age, and otherwise a fiftieth.
+
+    Nothing but the download of files waits for a list then. When the last bundle is created, or when creates wait for
+    slots, the end of the run waits for it.
+    """
+    young = [running(40, 200.0, 100.0)]
+    for changes, gap in (
+        ({"uncontended": False}, 20.0),
+        ({"uncontended": False, "more_to_create": False}, 4.0),
+        ({"uncontended": True}, 4.0),
+        ({"uncontended": False, "prefer": Prefer.LATENCY}, 4.0),
+    ):
+        due = [
+            list_is_due(young, DURATIONS, outlook(polls_cost=False, **changes), waited_seconds=gap + by)
+            for by in (-0.1, 0)
+        ]
+        assert due == [False, True], changes
+
+
 def test_a_poll_that_costs_a_token_waits_while_the_bucket_fills():
     """While the bucket is not about to overflow, a poll waits until nearly all operations should have finished."""
     for tokens in (0, 20, 45):

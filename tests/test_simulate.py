@@ -252,6 +252,14 @@ def test_a_week_of_bundles_keeps_requests_and_the_first_wait_low(lists, requests
 
 
 @pytest.mark.slow
+def test_free_lists_are_fewer_than_bundles():
+    """If only creates count, a week of bundles needs fewer lists than bundles, and no file waits for two minutes."""
+    result = checked(Scenario(336, 600.0, counts_all=False))
+    assert result.requests["list"] <= 0.85 * 336
+    assert result.longest_wait <= 120
+
+
+@pytest.mark.slow
 def test_finished_exports_do_not_wait_until_they_expire():
     """No finished export waits for half a day or longer, however slow the operations are."""
     for median in (120.0, 7200.0):

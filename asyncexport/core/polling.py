@@ -77,6 +77,10 @@ LONGEST_GAP_AGE_SHARE = 0.02
 """Free lists are no further apart than this share of the oldest operation's age: durations are unknown before an
 operation was seen to end."""
 
+LONGEST_GAP_WHILE_CREATING = 0.1
+"""The same while creates wait for tokens: what a list finds then makes nothing faster except the download of the files.
+Half as many lists find everything, and files come some seconds later."""
+
 CHANCE_WHEN_PAID = 0.9
 """How likely an operation must be done for an individual poll that takes a token from a create: one in ten is in vain.
 """
@@ -222,7 +226,7 @@ def list_is_due(
         return True
     if is_overdue(running, durations, outlook, waited_seconds=waited_seconds):
         return True
-    if outlook.polls_are_free and waited_seconds >= LONGEST_GAP_AGE_SHARE * max(one.age for one in running):
+    if outlook.polls_are_free and waited_seconds >= longest_gap_seconds(running, outlook):
         return True
     enough = enough_for_a_list(running, durations, outlook)
     found = 0.0
@@ -231,6 +235,13 @@ def list_is_due(
         if found / read >= enough:
             return True
     return False
+
+
+def longest_gap_seconds(running: Sequence[OperationAge], outlook: PollingOutlook) -> float:
+    """Return the longest time between two free lists, whatever is expected."""
+    only_files_wait = outlook.more_to_create and not outlook.room_is_scarce
+    share = LONGEST_GAP_WHILE_CREATING if only_files_wait else LONGEST_GAP_AGE_SHARE
+    return share * max(one.age for one in running)
 
 
 def urgent_is_due(urgent: Sequence[OperationAge], durations: Durations) -> bool:
