@@ -134,7 +134,14 @@ def progress(start: list[Cell], now: list[Cell]) -> ShareProgress:
 ROWS = st.lists(cells(), min_size=1, max_size=12)
 
 
-@given(st.lists(st.tuples(cells(), cells()), min_size=1, max_size=12))
+def as_planned(pair: tuple[Cell, Cell]) -> tuple[Cell, Cell]:
+    """Make a kept archive that has not changed due both times or never: both plans are for the same time."""
+    start, now = pair
+    unchanged = (start.kind, now.kind) == ("kept", "kept") and start.times == now.times
+    return start, replace(now, refresh=start.refresh) if unchanged else now
+
+
+@given(st.lists(st.tuples(cells(), cells()).map(as_planned), min_size=1, max_size=12))
 def test_each_bundle_is_stored_parked_or_left(pairs):
     """The counts are those of a decision for each bundle, for any change of the ledger."""
     start, now = [one for one, _ in pairs], [one for _, one in pairs]
