@@ -315,8 +315,7 @@ class Admission:
             self.line = self._backoff.after_failure(self.line, now=now, jitter=jitter, retry_after=retry_after)
         if not self._backoff.is_over(self.line, now=now, has_answered=self.has_answered):
             return Consequence()
-        why = self._why_given_up("could not be reached")
-        return Consequence(given_up=why, never_answered=not self.has_answered)
+        return Consequence(given_up=self._why_given_up("could not be reached"), never_answered=not self.has_answered)
 
     def _rate_limited(
         self, grant: Grant, retry_after: float | None, *, now: float, wall_time: float, tokens: int
@@ -325,12 +324,10 @@ class Admission:
         self.pause.hit(grant.granted_at, now)
         all_count = self.learning.learns(grant, now=now, tokens=tokens, wall_time=wall_time)
         self.pause.prolong(now, retry_after, refill_seconds=self._quota.refill_seconds)
-        lasts = now - self.pause.since >= self._backoff.outage_seconds
-        is_over = lasts and self.pause.hits >= HOPELESS_HITS
+        is_over = self.pause.hits >= HOPELESS_HITS and now - self.pause.since >= self._backoff.outage_seconds
         why = self._why_given_up("has answered only 429 (too many requests)") if is_over else ""
         return Consequence(empties=True, all_count=all_count, given_up=why)
 
     def _why_given_up(self, what: str) -> str:
-        reason = f" ({self._problem})" if self._problem else ""
         seconds = self._backoff.give_up_seconds(has_answered=self.has_answered)
-        return f"the service {what} for {show_duration(seconds)}{reason}"
+        return f"the service {what} for {show_duration(seconds)}" + (f" ({self._problem})" if self._problem else "")

@@ -186,10 +186,7 @@ class Scheduler:
             if bundle not in self._runner.fetching.downloading:
                 task.cancel()
         ends_at = asyncio.get_running_loop().time() + self._grace_seconds
-        while self._tasks and not now.done():
-            seconds = ends_at - asyncio.get_running_loop().time()
-            if seconds <= 0:
-                break
+        while self._tasks and not now.done() and (seconds := ends_at - asyncio.get_running_loop().time()) > 0:
             await asyncio.wait({now, *self._tasks}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in self._tasks:
             task.cancel()
