@@ -4,7 +4,8 @@
    the order is the same whatever order they came in; only equal rows of one archive can be exchanged. The content are
    the values, not the texts that they were read from, which depend on the reader.
 2. Rows with equal keys are neighbours in this order. Their running number is the distance to the first of them, and
-   the id of an event is the MD5 of its key and this number.
+   the id of an event is the MD5 of its key's MD5 and this number. Only the MD5 of a key is sorted: a key may be as long
+   as the row.
 3. The origin of a row is added at the end, from a small table of the archives.
 """
 
@@ -75,14 +76,14 @@ def _cast(rows: str, layout: Layout) -> str:
         f"rescued[2:-2]) || '}}' ELSE rescued END"
     )
     kept = ", ".join(f"v{number}" for number in range(len(kinds)))
-    whole = f"SELECT {kept}, vars, {rescued} AS rescued, key, file FROM ({made})"
-    return f"SELECT *, hash(key) AS key_hash, hash({kept}, vars, rescued) AS content FROM ({whole})"
+    whole = f"SELECT {kept}, vars, {rescued} AS rescued, md5(key) AS key, file FROM ({made})"
+    return f"SELECT *, hash({kept}, vars, rescued) AS content FROM ({whole})"
 
 
 def _sorted(rows: str, layout: Layout) -> str:
     names = [column.name for column in layout.fields]
     order = [f"v{names.index(name)}" for name in ORDER[layout.type]]
-    columns = ", ".join(f"{one} ASC NULLS LAST" for one in (*order, "key_hash", "content", "file"))
+    columns = ", ".join(f"{one} ASC NULLS LAST" for one in (*order, "key", "content", "file"))
     return f"SELECT * FROM ({rows}) ORDER BY {columns}"
 
 
@@ -100,7 +101,7 @@ def _named(rows: str, layout: Layout, source: DaySource) -> str:
     names = [f"v{number} AS {quoted(column.name)}" for number, column in enumerate(layout.fields)]
     names += ["vars", "rescued AS _rescued"]
     if layout.type is Type.EVENT:
-        names.append(f"'{EVENT_ID_PREFIX}' || md5(key[:-2] || ',' || number || ']') AS event_id")
+        names.append(f"'{EVENT_ID_PREFIX}' || md5(key || '-' || number) AS event_id")
     origin = [column.name for column in ORIGIN]
     table = ", ".join(map(_origin_row, source.archives))
     return (
