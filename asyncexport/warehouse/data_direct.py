@@ -21,7 +21,13 @@ from asyncexport.errors import DayCountError
 from asyncexport.warehouse.day_maker import DataDirectMade, DataDirectRequest
 
 BATCH = 1024
-"""Values that are read, computed and stored at once."""
+"""The most values that are read, computed and stored at once."""
+
+COPIES = 32
+"""The memory limit, divided by the bytes of text that may be worked on at once.
+
+DuckDB computes a block of rows at a time, and holds each text several times while JSON is put together.
+"""
 
 
 def make_data_direct(flat: Path, request: DataDirectRequest, *, memory: int, scratch: Path) -> DataDirectMade:
@@ -44,52 +50,88 @@ def make_data_direct(flat: Path, request: DataDirectRequest, *, memory: int, scr
     with duckdb.connect(config=options) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute(statements.flat_file(str(flat)))
-        return _make(connection, request)
+        return _Day(connection, request, memory).make()
 
 
-def _make(connection: duckdb.DuckDBPyConnection, request: DataDirectRequest) -> DataDirectMade:
-    recipe = request.recipe
-    events, without_id = _one(connection, statements.counts())
-    if without_id:
-        raise DayCountError(
-            f"making the Data Direct table: {without_id} of {events} events have no id",
-            hint="an event has no id if a field of its key was not exported",
-        )
-    left_out = dict(connection.execute(statements.left_out()).fetchall())
-    for statement in (*statements.TABLES, statements.sessions(recipe.identify)):
-        connection.execute(statement)
-    _fill_urls(connection)
-    _fill_variables(connection, strip=recipe.suffixes is Suffixes.STRIP)
-    made_up = int(_one(connection, "SELECT count(identified_by) FROM sessions")[0])
-    for statement in statements.day(recipe.identify):
-        connection.execute(statement)
-    rows = events - sum(left_out.values()) + made_up
-    if not rows:
-        return DataDirectMade(0, left_out)
-    found = int(_one(connection, statements.written(str(request.file), receipt=request.receipt))[0])
-    if found != rows:
-        raise DayCountError(f"making the Data Direct table: {rows} rows should be there, but {found} were written")
-    return DataDirectMade(rows, left_out, made_up)
+class _Day:
+    """Makes a day in a database that has the view `flat`."""
 
+    def __init__(self, connection: duckdb.DuckDBPyConnection, request: DataDirectRequest, memory: int) -> None:
+        self._connection = connection
+        self._request = request
+        columns = connection.execute("DESCRIBE flat").fetchall()
+        self._columns = [str(name) for name, *_ in columns]
+        self._texts = [str(name) for name, kind, *_ in columns if kind == "VARCHAR"]
+        self._block = self._number(statements.widest_block(self._texts))
+        self._at_once = max(memory // COPIES, 1)
 
-def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
-    row = connection.execute(query).fetchone()
-    assert row is not None, "each of these statements has one row"  # noqa: S101 - states a fact for the type checker
-    return row
+    def make(self) -> DataDirectMade:
+        """Write the file."""
+        events = self._number("SELECT count(*) FROM flat")
+        self._check_ids(events)
+        recipe = self._request.recipe
+        left_out = dict(self._connection.execute(statements.left_out()).fetchall())
+        self._run(*statements.TABLES, statements.sessions(recipe.identify))
+        self._fill_urls()
+        self._fill_variables(strip=recipe.suffixes is Suffixes.STRIP)
+        made_up = self._number("SELECT count(identified_by) FROM sessions")
+        self._run(*statements.day(recipe.identify, self._parts(events)))
+        rows = events - sum(left_out.values()) + made_up
+        found = self._number("SELECT count(*) FROM day")
+        if rows != found:
+            raise DayCountError(f"making the Data Direct table: {rows} rows should be there, but there are {found}")
+        if rows:
+            groups = statements.group_rows(self._block)
+            target = str(self._request.file)
+            self._run(statements.written(target, receipt=self._request.receipt, rows_in_group=groups))
+        return DataDirectMade(rows, left_out, made_up)
 
+    def _check_ids(self, events: int) -> None:
+        without_id = self._number("SELECT count(*) FROM flat WHERE event_id IS NULL")
+        if without_id:
+            raise DayCountError(
+                f"making the Data Direct table: {without_id} of {events} events have no id",
+                hint="an event has no id if a field of its key was not exported",
+            )
 
-def _fill_urls(connection: duckdb.DuckDBPyConnection) -> None:
-    for batch in _batches(connection, statements.urls()):
-        urls, for_request = zip(*batch, strict=True)
-        _insert(connection, "urls", urls, for_request, map(url_parts, urls))
+    def _fill_urls(self) -> None:
+        for batch in self._batches(statements.urls()):
+            urls, for_request = zip(*batch, strict=True)
+            self._insert("urls", urls, for_request, map(url_parts, urls))
 
+    def _fill_variables(self, *, strip: bool) -> None:
+        for batch in self._batches(statements.variables(self._columns)):
+            events, prefixes, *objects = zip(*batch, strict=True)
+            texts = (_nested(prefix, pair, strip=strip) for prefix, *pair in zip(prefixes, *objects, strict=True))
+            self._insert("variables", events, prefixes, texts)
 
-def _fill_variables(connection: duckdb.DuckDBPyConnection, *, strip: bool) -> None:
-    columns = [name for name, *_ in connection.execute("DESCRIBE flat").fetchall()]
-    for batch in _batches(connection, statements.variables(columns)):
-        events, prefixes, *objects = zip(*batch, strict=True)
-        texts = (_nested(prefix, pair, strip=strip) for prefix, *pair in zip(prefixes, *objects, strict=True))
-        _insert(connection, "variables", events, prefixes, texts)
+    def _parts(self, events: int) -> list[tuple[int, int]]:
+        """Return the parts of the file that are read one after another: usually one."""
+        if self._block <= self._at_once:
+            return [(0, events)]
+        return self._connection.execute(statements.slices(self._texts, most=self._at_once)).fetchall()
+
+    def _batches(self, query: str) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query in batches. They have a cursor of their own, so others can be stored meanwhile."""
+        rows = max(1, min(BATCH, self._at_once * BATCH // max(self._block, 1)))
+        with self._connection.cursor() as cursor:
+            cursor.execute(query)
+            while batch := cursor.fetchmany(rows):
+                yield batch
+
+    def _insert(self, table: str, *columns: Iterable[Any]) -> None:
+        """Store rows, given by column: as lists they are stored many times faster than row by row."""
+        values = ", ".join("unnest(?)" for _ in columns)
+        self._connection.execute(f"INSERT INTO {table} SELECT {values}", [list(column) for column in columns])
+
+    def _run(self, *queries: str) -> None:
+        for query in queries:
+            self._connection.execute(query)
+
+    def _number(self, query: str) -> int:
+        row = self._connection.execute(query).fetchone()
+        assert row is not None, "each of these queries has one row"  # noqa: S101 - states a fact for the type checker
+        return int(row[0])
 
 
 def _nested(prefix: str, objects: Iterable[str | None], *, strip: bool) -> str | None:
@@ -102,17 +144,3 @@ def _nested(prefix: str, objects: Iterable[str | None], *, strip: bool) -> str |
         if name.startswith(prefix)
     }
     return nested(found, strip=strip) if found else None
-
-
-def _batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[list[tuple[Any, ...]]]:
-    """Yield the rows of a query in batches. They have a cursor of their own, so that others can be stored meanwhile."""
-    with connection.cursor() as cursor:
-        cursor.execute(query)
-        while batch := cursor.fetchmany(BATCH):
-            yield batch
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, *columns: Iterable[Any]) -> None:
-    """Store rows, given by column: as lists they are stored many times faster than row by row."""
-    values = ", ".join("unnest(?)" for _ in columns)
-    connection.execute(f"INSERT INTO {table} SELECT {values}", [list(column) for column in columns])

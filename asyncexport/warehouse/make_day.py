@@ -8,11 +8,12 @@
    its memory limit.
 4. At the end the rows in the file are counted by archive. If an archive does not have as many as the ledger says, the
    file is not to be published.
+5. The Data Direct table's file of the day is made from the finished flat file.
 """
 
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import duckdb
 
@@ -23,7 +24,8 @@ from asyncexport.core.warehouse.days import SourceArchive
 from asyncexport.core.warehouse.reading import texts_of_archives, texts_of_canonical
 from asyncexport.errors import DayCountError
 from asyncexport.warehouse.canonical_files import CanonicalFiles
-from asyncexport.warehouse.day_maker import DayMade, DayRequest
+from asyncexport.warehouse.data_direct import make_data_direct
+from asyncexport.warehouse.day_maker import DataDirectMade, DayMade, DayRequest
 from asyncexport.warehouse.duck import connected
 from asyncexport.warehouse.inflated_files import InflatedFiles
 from asyncexport.warehouse.scan import Scanner, refused
@@ -48,7 +50,16 @@ def make_day(request: DayRequest) -> DayMade:
         found = made.rows[archive.path] + made.quarantined.get(archive.path, 0)
         if found != archive.rows:
             raise DayCountError(f"{archive.path} has {archive.rows} rows by the ledger, but {found} were read")
-    return made
+    return replace(made, data_direct=_data_direct(request, has_rows=any(made.rows.values())))
+
+
+def _data_direct(request: DayRequest, *, has_rows: bool) -> DataDirectMade | None:
+    """Make the file of the Data Direct table, if it was asked for."""
+    if request.data_direct is None:
+        return None
+    if not has_rows:
+        return DataDirectMade()
+    return make_data_direct(request.flat, request.data_direct, memory=request.memory, scratch=request.scratch)
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@
    make equal bytes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import orjson
 
@@ -33,8 +33,14 @@ from asyncexport.core.warehouse.identifiers import literal, quoted
 RECIPE_KEY = "recipe"
 """The key of the recipe's version in the file's own metadata, beside those of the flat file."""
 
-GROUP_ROWS = 8 * 2048
-"""Rows in a row group of the file. DuckDB holds one in memory, and a row may have kilobytes."""
+BLOCK_ROWS = 2048
+"""Rows that DuckDB computes at once, and the least in a row group."""
+
+GROUP_BYTES = 8 << 20
+"""Bytes of text in the flat table that make about one row group here. DuckDB holds a group in memory."""
+
+MOST_BLOCKS = 8
+"""The most blocks of rows in a row group. More do not make the file smaller."""
 
 TABLES = (
     "CREATE TABLE urls (url VARCHAR, for_request BOOLEAN, parts VARCHAR)",
@@ -56,12 +62,28 @@ _SESSION = f"{flat('UserId')} IS NOT NULL AND {flat('SessionId')} <> 0"
 
 def flat_file(path: str) -> str:
     """Return the statement that names the flat file."""
-    return f"CREATE VIEW flat AS SELECT * FROM read_parquet({one_file(path)}, hive_partitioning = false)"
+    options = "hive_partitioning = false, file_row_number = true"
+    return f"CREATE VIEW flat AS SELECT * FROM read_parquet({one_file(path)}, {options})"
 
 
-def counts() -> str:
-    """Return the query for the number of events, and of those without an id."""
-    return f"SELECT count(*), count(*) FILTER (WHERE {flat('event_id')} IS NULL) FROM flat"
+def widest_block(texts: Sequence[str]) -> str:
+    """Return the query for the bytes of the largest block of rows that DuckDB computes at once.
+
+    Args:
+        texts: The columns of the flat table that hold texts.
+    """
+    block = f"SELECT sum({_bytes(texts)}) AS bytes FROM flat GROUP BY file_row_number // {BLOCK_ROWS}"
+    return f"SELECT CAST(coalesce(max(bytes), 0) AS BIGINT) FROM ({block})"
+
+
+def slices(texts: Sequence[str], *, most: int) -> str:
+    """Return the query for the first and last row of each part of the file that has about `most` bytes of text."""
+    rows = f"SELECT file_row_number AS number, sum({_bytes(texts)}) OVER (ORDER BY file_row_number) AS total FROM flat"
+    return f"SELECT min(number), max(number) FROM ({rows}) GROUP BY total // {most} ORDER BY 1"
+
+
+def _bytes(texts: Sequence[str]) -> str:
+    return " + ".join(f"coalesce(strlen({flat(name)}), 0)" for name in texts)
 
 
 def left_out() -> str:
@@ -134,19 +156,36 @@ def _member(name: str) -> str:
     return f"{literal(json_name(name) + ':')} || coalesce({value}, {rescued})"
 
 
-def day(identify: Identify) -> tuple[str, ...]:
-    """Return the statements that make the table `day` and drop what it was made from.
+def day(identify: Identify, parts: Iterable[tuple[int, int]]) -> Iterator[str]:
+    """Yield the statements that make the table `day` and drop what it was made from.
 
-    Each has only some of the joins, and none of them sorts, so that they need little memory at the same time.
+    None of them sorts, so that joins and sort do not need memory at the same time.
+
+    Args:
+        identify: The setting.
+        parts: The first and last row of the parts of the file that are read one after another.
     """
-    parts = "SELECT device, session, parts FROM sessions JOIN urls ON urls.url = sessions.referrer"
-    referrers = f"CREATE TABLE referrers AS {parts}"
-    made_up = () if identify is Identify.SEEN else (f"INSERT INTO day {_made_up()}",)
-    dropped = (f"DROP TABLE {name}" for name in ("sessions", "urls", "variables", "referrers"))
-    return (referrers, f"CREATE TABLE day AS {_events()}", *made_up, *dropped)
+    referrers = "SELECT device, session, parts FROM sessions JOIN urls ON urls.url = sessions.referrer"
+    yield f"CREATE TABLE referrers AS {referrers}"
+    yield f"CREATE TABLE day AS {_events()} AND false"
+    made_up = _made_up() if identify is Identify.PER_SESSION else None
+    for first, last in parts:
+        yield f"INSERT INTO day {_events()} AND {flat('file_row_number')} BETWEEN {first} AND {last}"
+        if made_up:
+            yield f"INSERT INTO day {made_up} WHERE {flat('file_row_number')} BETWEEN {first} AND {last}"
+    yield from (f"DROP TABLE {name}" for name in ("sessions", "urls", "variables", "referrers"))
 
 
-def written(to: str, *, receipt: str) -> str:
+def group_rows(block_bytes: int) -> int:
+    """Return the number of rows in a row group of the file, by the bytes of the widest block of rows.
+
+    It must not depend on the memory limit, since equal flat files make equal bytes.
+    """
+    blocks = GROUP_BYTES // max(block_bytes, GROUP_BYTES // MOST_BLOCKS)
+    return BLOCK_ROWS * max(blocks, 1)
+
+
+def written(to: str, *, receipt: str, rows_in_group: int) -> str:
     """Return the statement that writes the rows of `day`, in order."""
     order = ", ".join(quoted(name) for name in ("device_id", "session_id", "event_time", "event_id"))
     facts = {
@@ -157,7 +196,7 @@ def written(to: str, *, receipt: str) -> str:
     metadata = ", ".join(f"{literal(name)}: {literal(text)}" for name, text in facts.items())
     return (
         f"COPY (SELECT * FROM day ORDER BY {order}) TO {literal(to)} "
-        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {GROUP_ROWS}, KV_METADATA {{{metadata}}})"
+        f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {rows_in_group}, KV_METADATA {{{metadata}}})"
     )
 
 

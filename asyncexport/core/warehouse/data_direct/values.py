@@ -103,4 +103,4 @@ def _object(tree: Tree) -> str:
         literal(f'"{name}":') + f" || {inner if isinstance(inner, str) else _object(inner)}"
         for name, inner in tree.items()
     )
-    return f"nullif('{{' || concat_ws(',', {members}) || '}}', '{{}}')"
+    return f"nullif(concat('{{', concat_ws(',', {members}), '}}'), '{{}}')"
