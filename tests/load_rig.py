@@ -162,6 +162,15 @@ class Place:
         files = sorted(map(str, (self.warehouse / table).glob("date=*/data.parquet")))
         return rows_of("read_parquet($files, hive_partitioning = false)", {"files": files}) if files else Counter()
 
+    def ids_in_parquet(self, table: str = TABLE) -> list[str]:
+        """Return the ids of the events in the Parquet files of a table, in order."""
+        files = sorted(map(str, (self.warehouse / table).glob("date=*/data.parquet")))
+        return _ids("read_parquet($files, hive_partitioning = false)", {"files": files}) if files else []
+
+    def ids_in_duckdb(self, table: str = TABLE) -> list[str]:
+        """Return the ids of the events in a table or view of the DuckDB file, in order."""
+        return _ids(f'"{table}"', {}, database=self.warehouse / "warehouse.duckdb")
+
     def day_in_parquet(self, number: int) -> Counter[str]:
         """Return the multiset of rows in the file of the n-th day."""
         values = {"file": str(self.file(number))}
@@ -256,6 +265,11 @@ def canonical(row: Mapping[str, Any]) -> str:
     return json.dumps(
         {name: value if isinstance(value, str) else json.dumps(value) for name, value in row.items()}, sort_keys=True
     )
+
+
+def _ids(source: str, values: dict[str, Any], *, database: Path | None = None) -> list[str]:
+    with duckdb.connect(str(database or ":memory:"), read_only=database is not None) as duck:
+        return [one for (one,) in duck.execute(f"SELECT event_id FROM {source} ORDER BY 1", values or None).fetchall()]
 
 
 def rows_of(source: str, values: dict[str, Any], *, database: Path | None = None) -> Counter[str]:

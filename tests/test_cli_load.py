@@ -12,6 +12,7 @@ import pytest
 
 from asyncexport.cli import main
 from asyncexport.core.exits import Exit
+from asyncexport.core.warehouse.tables import DATA_DIRECT
 from tests.day_making import ndjson
 from tests.json_lines import check
 from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events
@@ -19,6 +20,8 @@ from tests.test_load import BROKEN
 from tests.test_load_crash import Pipe
 
 ROOT = Path(__file__).parents[1]
+
+OURS = f"{TABLE}{DATA_DIRECT}"
 
 
 @pytest.fixture
@@ -96,8 +99,8 @@ def test_a_check_prints_what_differs(place, capsys):
     assert main(options(place, "--check", "--to", "parquet")) == Exit.PARTIAL
     found = capsys.readouterr()
     assert found.out.splitlines() == [
-        *(f"differs  parquet {TABLE} {date(day)}: not loaded" for day in range(2)),
-        "2 days differ from the archives",
+        *(f"differs  parquet {table} {date(day)}: not loaded" for table in (TABLE, OURS) for day in range(2)),
+        "4 days of tables differ from the archives",
     ]
     assert "hint: `asyncexport load" in found.err
     assert main(options(place)) == Exit.DONE

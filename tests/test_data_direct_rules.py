@@ -282,9 +282,9 @@ def test_the_receipt_depends_on_all_that_decides_the_rows():
 
 
 def test_an_export_without_a_field_of_the_key_is_refused():
-    """The refusal names the export and what its rows lack."""
-    assert refusal("everyone", ()) == refusal("everyone", [*EVENT_KEY, "evt_*"]) == ""
+    """The refusal names the table and what the rows lack."""
+    assert refusal("everyone__datadirect", ()) == refusal("everyone__datadirect", [*EVENT_KEY, "evt_*"]) == ""
     fields = [name for name in EVENT_KEY if name not in {"SessionId", "ReqStatus"}]
-    assert refusal("everyone", [*fields, "evt_*"]).endswith(
-        "of everyone cannot be made: its rows have no SessionId, ReqStatus"
+    assert "everyone__datadirect cannot be made, because the export's fields lack SessionId, ReqStatus," in refusal(
+        "everyone__datadirect", [*fields, "evt_*"]
     )

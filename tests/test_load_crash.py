@@ -18,6 +18,7 @@ import duckdb
 import pytest
 
 from asyncexport.core.exits import Exit, exit_of
+from asyncexport.core.warehouse.tables import DATA_DIRECT
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import DayError, ExportError, SinkError, StorageError
 from asyncexport.run.load_sinks import SinkThread
@@ -27,6 +28,8 @@ from asyncexport.warehouse.worker import answer
 from tests.day_making import ndjson
 from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events
 from tests.test_load import BROKEN, TABLES
+
+OURS = f"{TABLE}{DATA_DIRECT}"
 
 ROOT = Path(__file__).parents[1]
 
@@ -62,29 +65,35 @@ def changed(tmp_path):
     return place
 
 
+SHARES = 4
+"""The boundaries are tried in so many tests, each of which tries every fourth one."""
+
+
 @pytest.mark.slow
-def test_a_load_that_is_killed_at_any_boundary_is_resumed(changed, tmp_path):
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_load_that_is_killed_at_any_boundary_is_resumed(changed, tmp_path, share):
     """After a kill each day is complete, as before or as new. The next load completes the rest and leaves nothing."""
     days = range(4)
     before, after = [changed.day_in_parquet(day) for day in days], [changed.day_expected(day) for day in days]
-    kills = 0
+    boundary = share + 1
     while True:
         place = Place(tmp_path / "copy", truth=changed.truth, changes=TABLES)
         shutil.copytree(changed.folder, place.folder)
-        ended = drive(place, kills + 1)
+        ended = drive(place, boundary)
         for day in days:
-            assert place.day_in_parquet(day) in (before[day], after[day]), (kills, day)
+            assert place.day_in_parquet(day) in (before[day], after[day]), (boundary, day)
         if ended.returncode != -signal.SIGKILL:
             break
-        kills += 1
         summary = place.load()
-        assert summary.exit_code is Exit.DONE, kills
-        assert place.in_parquet() == place.in_duckdb() == place.expected(), kills
-        assert place.leftovers() == [], kills
+        assert summary.exit_code is Exit.DONE, boundary
+        assert place.in_parquet() == place.in_duckdb() == place.expected(), boundary
+        assert place.ids_in_parquet(OURS) == place.ids_in_duckdb(OURS) == place.ids_in_parquet(), boundary
+        assert place.leftovers() == [], boundary
         assert not (place.warehouse / f"{TABLE}.quarantine" / f"date={date(0)}" / "data.ndjson.gz").exists()
         shutil.rmtree(place.folder)
+        boundary += SHARES
     assert ended.returncode == 0, ended.stderr
-    assert kills == int(ended.stdout) > 15
+    assert boundary > int(ended.stdout) > 30
 
 
 def children() -> set[int]:

@@ -144,7 +144,9 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
             session.say(f"differs  {one.sink} {one.table} {one.date}: {plain(one.reason)}")
     if not session.quiet or found:
         session.say(
-            f"{count_of(found, 'day differs', 'days differ')} from the archives" if found else "nothing differs"
+            f"{count_of(found, 'day of a table differs', 'days of tables differ')} from the archives"
+            if found
+            else "nothing differs"
         )
     if failures:
         return session.summary(exit_of(failures[0]), error=failures[0])

@@ -95,7 +95,7 @@ async def load(
 
     try:
         async with open_load(settings, spec.exports, sinks, report=tally.notes.append) as one:
-            tally.notes += one.place.notes
+            tally.notes += one.notes
             tasks = await one.tasks(spec.span(now), tally, again=spec.again)
             on_total(len(tasks))
             await unless_stopped(one.run(tasks, on_day), stop)

@@ -46,6 +46,14 @@ class _Progress:
     loaded: list[str] = field(default_factory=list)
     failed: dict[str, SinkError] = field(default_factory=dict)
 
+    def expected(self, *, is_flat: bool) -> int:
+        """Return how many rows the file of the flat table, or of the one in the shape of Data Direct, has to have."""
+        if self.made is None:
+            return 0
+        if is_flat:
+            return sum(self.made.rows.values())
+        return self.made.data_direct.rows if self.made.data_direct else 0
+
 
 class DayLoader:
     """Loads days; several at the same time.
@@ -93,11 +101,13 @@ class DayLoader:
         """Make the day's files and publish them (steps 1 to 3)."""
         async with self._making.folder(tables, progress.task.source.date) as folder:
             progress.task, request, made = await self._making.make(tables, progress.task, folder)
-            progress.made, rows = made, sum(made.rows.values())
-            flat = request.flat if rows else None
+            progress.made = made
+            files = {tables.flat: request.flat if sum(made.rows.values()) else None}
+            if request.data_direct and made.data_direct:
+                files[tables.data_direct] = request.data_direct.file if made.data_direct.rows else None
             quarantine = request.quarantine if made.quarantined else None
-            progress.bytes = flat.stat().st_size if flat else 0
-            await self._publish(tables, progress, {tables.flat: flat}, quarantine)
+            progress.bytes = sum(file.stat().st_size for file in files.values() if file)
+            await self._publish(tables, progress, files, quarantine)
 
     async def _publish(
         self, tables: ExportTables, progress: _Progress, files: Mapping[str, Path | None], quarantine: Path | None
@@ -107,9 +117,9 @@ class DayLoader:
         await self._sinks.parquet.call(self._sinks.files.put_quarantine, tables.flat, date, quarantine)
         for table, file in files.items():
             rows = await self._sinks.parquet.call(self._sinks.files.replace, table, date, file, receipts[table])
-            expected = sum(progress.made.rows.values()) if progress.made else 0
-            if table == tables.flat and rows != expected:
-                raise DayCountError(f"the file of {date} has {rows} rows instead of {expected}")
+            expected = progress.expected(is_flat=table == tables.flat)
+            if rows != expected:
+                raise DayCountError(f"the file of {date} in {table} has {rows} rows instead of {expected}")
             progress.rows = rows if table == tables.flat else progress.rows
         progress.loaded.append(SinkName.PARQUET.value)
 
@@ -146,6 +156,7 @@ class DayLoader:
             quarantined=sum(made.quarantined.values()),
             bytes=progress.bytes if progress.loaded else 0,
             exact=made.exact,
+            left_out=made.data_direct.left_out if made.data_direct else {},
             sinks=tuple(name for name in progress.loaded if name in chosen),
             seconds=seconds,
         )

@@ -2,7 +2,9 @@
 
 1. The exports are those of the settings, as far as the ledger knows them. An export that is no longer in the settings
    is loaded if it is named; its tables stay as they are otherwise.
-2. The ledger may grow meanwhile, and is only read. It is used from one thread at a time.
+2. An export of events also has a table in the shape of Data Direct, unless the settings say otherwise or its rows lack
+   what the ids of events are made from.
+3. The ledger may grow meanwhile, and is only read. It is used from one thread at a time.
 """
 
 import asyncio
@@ -12,11 +14,13 @@ from typing import TypeVar
 
 from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME, DAY, Range
-from asyncexport.core.exports import Definition, unknown_names
+from asyncexport.core.exports import Definition, Type, unknown_names
 from asyncexport.core.states import IN_PROGRESS
-from asyncexport.core.warehouse.columns import Column, Layout
+from asyncexport.core.warehouse.columns import Column, Layout, missing_key_fields
+from asyncexport.core.warehouse.data_direct.columns import COLUMNS as DATA_DIRECT_COLUMNS
+from asyncexport.core.warehouse.data_direct.columns import DataDirectRecipe, refusal
 from asyncexport.core.warehouse.days import DaySource, day_sources
-from asyncexport.core.warehouse.tables import clashes, table_name
+from asyncexport.core.warehouse.tables import DATA_DIRECT, clashes, table_name
 from asyncexport.core.warehouse.to_load import with_writers
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.ledger import LedgerReader
@@ -33,12 +37,14 @@ class ExportTables:
         definition: Its definition.
         layout: The columns of its flat table.
         max_row: The longest row that is loaded, in bytes.
+        recipe: The settings of its table in the shape of Data Direct; None if it has none.
     """
 
     export: str
     definition: Definition
     layout: Layout
     max_row: int
+    recipe: DataDirectRecipe | None = None
 
     @property
     def flat(self) -> str:
@@ -46,13 +52,22 @@ class ExportTables:
         return table_name(self.export)
 
     @property
+    def data_direct(self) -> str:
+        """The name of the table in the shape of Data Direct."""
+        return f"{self.flat}{DATA_DIRECT}"
+
+    @property
     def tables(self) -> Mapping[str, Sequence[Column]]:
         """The columns of each table, by its name."""
-        return {self.flat: self.layout.columns}
+        flat = {self.flat: self.layout.columns}
+        return flat if self.recipe is None else {**flat, self.data_direct: DATA_DIRECT_COLUMNS}
 
     def receipts(self, source: DaySource) -> dict[str, str]:
         """Return the receipt of each table for a day."""
-        return {self.flat: source.receipt(self.layout, max_row=self.max_row)}
+        flat = source.receipt(self.layout, max_row=self.max_row)
+        if self.recipe is None:
+            return {self.flat: flat}
+        return {self.flat: flat, self.data_direct: self.recipe.receipt(flat)}
 
 
 def exports_to_load(
@@ -77,10 +92,23 @@ def exports_to_load(
         raise ConfigError(problems, hint=hint)
     load = settings.load
     return [
-        ExportTables(name, known[name], Layout(known[name].type, load.columns), load.max_row)
+        ExportTables(name, one, Layout(one.type, load.columns), load.max_row, _recipe(settings, one))
         for name in every
-        if name in known and (name in names if names else name in configured)
+        if (one := known.get(name)) and (name in names if names else name in configured)
     ]
+
+
+def _recipe(settings: Settings, definition: Definition) -> DataDirectRecipe | None:
+    chosen = settings.load.datadirect
+    if not chosen.enabled or definition.type is not Type.EVENT or missing_key_fields(definition.fields):
+        return None
+    return DataDirectRecipe(chosen.identify, chosen.suffixes)
+
+
+def refusals(settings: Settings, exports: Sequence[ExportTables]) -> list[str]:
+    """Return why exports have no table in the shape of Data Direct although the settings ask for it."""
+    events = [one for one in exports if one.layout.type is Type.EVENT and settings.load.datadirect.enabled]
+    return [text for one in events if (text := refusal(one.data_direct, one.definition.fields))]
 
 
 def check_load_settings(settings: Settings) -> None:

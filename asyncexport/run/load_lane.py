@@ -118,7 +118,7 @@ class LoadLane:
         if self._open is None:
             opening = open_load(self._settings, self._names, self._sinks, report=self._tally.notes.append)
             self._open = await stack.enter_async_context(opening)
-            self._tally.notes += self._open.place.notes
+            self._tally.notes += self._open.notes
         return self._open
 
     def _note(self, event: LoadEvent) -> None:

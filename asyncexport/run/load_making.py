@@ -18,7 +18,7 @@ from asyncexport.core.warehouse.to_load import DayTask
 from asyncexport.errors import ChangedArchiveError, DayCountError, DayError, OverlapError, StorageError
 from asyncexport.run.load_exports import DayLookup, ExportTables
 from asyncexport.run.load_place import LoadPlace
-from asyncexport.warehouse.day_maker import DayMade, DayRequest
+from asyncexport.warehouse.day_maker import DataDirectRequest, DayMade, DayRequest
 from asyncexport.warehouse.worker_pool import WorkerPool
 
 LOOKUPS = 5
@@ -109,6 +109,7 @@ class DayMaking:
             memory=load.memory,
             max_row=load.max_row,
             fields=tables.definition.fields,
+            data_direct=_data_direct(tables, task, folder),
         )
         return request, await self.workers.make(request)
 
@@ -129,6 +130,12 @@ class DayMaking:
                 f"{count} lines are no rows, the first ones in {first}",
                 hint='[load] quarantine = "keep" loads the other rows and keeps these lines in a file',
             )
+
+
+def _data_direct(tables: ExportTables, task: DayTask, folder: Path) -> DataDirectRequest | None:
+    if tables.recipe is None:
+        return None
+    return DataDirectRequest(folder / "datadirect.part", task.receipts[tables.data_direct], tables.recipe)
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,9 +17,9 @@ from asyncexport.errors import SinkError, StorageError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.load_day import DayLoader
-from asyncexport.run.load_exports import DayLookup, ExportTables, exports_to_load
+from asyncexport.run.load_exports import DayLookup, ExportTables, exports_to_load, refusals
 from asyncexport.run.load_making import DayMaking
-from asyncexport.run.load_place import LoadPlace, load_place, workers_of
+from asyncexport.run.load_place import load_place, workers_of
 from asyncexport.run.load_sinks import LoadSinks, SinkThread
 from asyncexport.run.organisation import ORGANISATION, known_organisation
 from asyncexport.warehouse.worker_pool import WorkerPool
@@ -29,22 +29,23 @@ class OpenLoad:
     """A load that holds the lock of its directory; made by `open_load`.
 
     Args:
-        place: The load directory.
         exports: The exports to load.
         lookup: Looks up days in the ledger.
         sinks: The destinations.
         loader: Loads a day.
+        notes: What the user should know.
     """
 
     def __init__(
         self,
-        place: LoadPlace,
         exports: Sequence[ExportTables],
         lookup: DayLookup,
         sinks: LoadSinks,
         loader: DayLoader,
+        *,
+        notes: Sequence[str],
     ) -> None:
-        self.place = place
+        self.notes = tuple(notes)
         self._exports = exports
         self._lookup = lookup
         self._sinks = sinks
@@ -187,7 +188,8 @@ async def open_load(
         )
         lookup = DayLookup(ledger)
         loader = DayLoader(DayMaking(settings, place, workers, lookup), destinations)
-        yield OpenLoad(place, exports, lookup, destinations, loader)
+        notes = [*place.notes, *refusals(settings, exports)]
+        yield OpenLoad(exports, lookup, destinations, loader, notes=notes)
 
 
 def _single(errors: BaseExceptionGroup[StorageError]) -> Iterator[StorageError]:

@@ -44,15 +44,12 @@ class DataDirectRecipe:
         return sha256(text.encode()).hexdigest()
 
 
-def refusal(export: str, fields: Iterable[str]) -> str:
-    """Return why an export with these `fields` can have no Data Direct table; "" if it can."""
+def refusal(table: str, fields: Iterable[str]) -> str:
+    """Return why the table of an export with these `fields` cannot be made; "" if it can."""
     missing = missing_key_fields(fields)
     if not missing:
         return ""
-    return f"the Data Direct table of {export} cannot be made: its rows have no {', '.join(missing)}"
-
-
-REFUSAL_HINT = (
-    "an event's id is made from these fields: add them to the fields of a new export, "
-    "or set enabled = false in [load.datadirect]"
-)
+    return (
+        f"the table {table} cannot be made, because the export's fields lack {', '.join(missing)}, from which the ids "
+        "of events are made: add them to the fields of a new export, or set enabled = false in [load.datadirect]"
+    )
