@@ -35,6 +35,7 @@ HOMES: dict[str, frozenset[str]] = {
     "prometheus_client": frozenset({"monitor"}),
     "duckdb": frozenset({"warehouse"}),
     "psycopg": frozenset({"warehouse"}),
+    "google": frozenset({"warehouse"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

@@ -40,6 +40,7 @@ EXTRAS: Mapping[SinkName, tuple[str, str]] = {
     SinkName.PARQUET: ("duckdb", "load"),
     SinkName.DUCKDB: ("duckdb", "load"),
     SinkName.POSTGRES: ("psycopg", "load,postgres"),
+    SinkName.BIGQUERY: ("google.cloud.bigquery", "load,bigquery"),
 }
 """The library that each destination needs, and the extra that installs it."""
 
@@ -94,10 +95,23 @@ def _postgres(place: SinkPlace) -> Sink:
     )
 
 
+def _bigquery(place: SinkPlace) -> Sink:
+    from asyncexport.warehouse.sinks.bigquery import BigQueryPlace, BigQuerySink  # noqa: PLC0415 - may not be installed
+    from asyncexport.warehouse.sinks.bigquery_connection import BigQueryConnection, default_client  # noqa: PLC0415
+
+    load, given = place.settings.load, place.settings.load.bigquery
+    return BigQuerySink(
+        BigQueryConnection(partial(default_client, given.project, given.location)),
+        BigQueryPlace(given.dataset, given.location, place.scratch, load.memory),
+        report=place.report,
+    )
+
+
 MAKERS: dict[SinkName, Callable[[SinkPlace], Sink]] = {
     SinkName.PARQUET: lambda place: place.parquet,
     SinkName.DUCKDB: _duckdb,
     SinkName.POSTGRES: _postgres,
+    SinkName.BIGQUERY: _bigquery,
 }
 """How each destination is made. Nothing is written and no connection is opened before its first use."""
 
@@ -119,7 +133,7 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
     chosen = tuple(dict.fromkeys(map(SinkName, names))) or settings.load.to
     for name in dict.fromkeys((SinkName.PARQUET, *chosen)):
         library, extra = EXTRAS.get(name, ("", ""))
-        if library and find_spec(library) is None:
+        if library and not _is_installed(library):
             problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
             raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
         if name not in MAKERS:
@@ -127,6 +141,13 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
     if SinkName.POSTGRES in chosen:
         load_dsn(settings.load.postgres)
     return chosen
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:  # a package above it is missing
+        return False
 
 
 class SinkThread:

@@ -1,5 +1,6 @@
 """The rules of the warehouse: which tables and days there are, and what a field of a row becomes. No IO.
 
+bigquery_sql    tables, statements and job ids for BigQuery
 casting         what the text of a field becomes in its column
 cells           which texts fit a column
 choices         the words that the settings choose from

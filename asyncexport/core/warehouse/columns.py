@@ -38,13 +38,11 @@ class Column:
         name: Its name; for a column of a row's own field, the name of the field.
         kind: What it holds. JSON is stored as text in Parquet.
         says: What it means, for the column's comment in a database.
-        is_text_in_bigquery: Whether BigQuery stores this JSON as STRING, as the vendor's own tables do there.
     """
 
     name: str
     kind: ColumnKind
     says: str
-    is_text_in_bigquery: bool = False
 
 
 def _of(kind: ColumnKind, says: dict[str, str]) -> dict[str, Column]:

@@ -25,9 +25,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("session_id", ColumnKind.INTEGER, "The session, unique together with device_id. NULL if there is none."),
     Column("view_id", ColumnKind.INTEGER, "The page load or screen."),
     Column("event_type", ColumnKind.TEXT, "The type of the event, by the vendor's name in this table."),
-    Column("event_properties", ColumnKind.JSON, "What is special to the type of event.", is_text_in_bigquery=True),
+    Column("event_properties", ColumnKind.JSON, "What is special to the type of event."),
     Column("source_type", ColumnKind.TEXT, "Where the event was recorded: web or mobile_app."),
-    Column("source_properties", ColumnKind.JSON, "Page, browser, device and app.", is_text_in_bigquery=True),
+    Column("source_properties", ColumnKind.JSON, "Page, browser, device and app."),
 )
 
 
