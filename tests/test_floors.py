@@ -36,6 +36,7 @@ HOMES: dict[str, frozenset[str]] = {
     "duckdb": frozenset({"warehouse"}),
     "psycopg": frozenset({"warehouse"}),
     "google": frozenset({"warehouse"}),
+    "snowflake": frozenset({"warehouse"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

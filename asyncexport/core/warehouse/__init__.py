@@ -24,6 +24,9 @@ raw_rows        cuts the content of an archive into rows
 reading         how archives are read
 rows            the canonical form of a row
 scanning        the names of an archive's fields, and whether DuckDB reads it exactly
+snowflake_check whether Snowflake has the values of a Parquet file
+snowflake_login where a Snowflake account is, and who logs in there
+snowflake_sql   statements for Snowflake
 tables          the names of tables
 to_load         which days a load has to do
 views           the views beside each table

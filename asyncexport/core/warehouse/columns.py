@@ -38,11 +38,13 @@ class Column:
         name: Its name; for a column of a row's own field, the name of the field.
         kind: What it holds. JSON is stored as text in Parquet.
         says: What it means, for the column's comment in a database.
+        in_snowflake: The type in Snowflake, if the vendor's own tables have another there than ours; else "".
     """
 
     name: str
     kind: ColumnKind
     says: str
+    in_snowflake: str = ""
 
 
 def _of(kind: ColumnKind, says: dict[str, str]) -> dict[str, Column]:

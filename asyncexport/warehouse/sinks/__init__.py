@@ -12,4 +12,6 @@ bigquery_record         the record of loaded days
 parquet                 the Parquet files
 postgres                PostgreSQL: tables partitioned by month
 postgres_connection     the connection to it, and its errors
+snowflake               Snowflake: tables loaded through a stage
+snowflake_connection    the connection to it, and its errors
 """

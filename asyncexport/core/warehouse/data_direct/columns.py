@@ -16,14 +16,27 @@ from asyncexport.core.warehouse.columns import Column, ColumnKind, missing_key_f
 
 RECIPE_VERSION = 1
 
+TIMESTAMP, BIGINT = "TIMESTAMP_NTZ(9)", "NUMBER(38,0)"
+"""What the vendor's types TIMESTAMP and BIGINT are in Snowflake, unless an account has another default."""
+
 COLUMNS: tuple[Column, ...] = (
     Column("event_id", ColumnKind.TEXT, "Id of the event, the same as in the flat table. Never equal to the vendor's."),
-    Column("event_time", ColumnKind.TIME, "When the event happened, by the device's clock."),
-    Column("processed_time", ColumnKind.TIME, "When the export was made: the latest time at which it was processed."),
-    Column("updated_time", ColumnKind.TIME, "When the export was made."),
-    Column("device_id", ColumnKind.INTEGER, "The device or browser (a cookie)."),
-    Column("session_id", ColumnKind.INTEGER, "The session, unique together with device_id. NULL if there is none."),
-    Column("view_id", ColumnKind.INTEGER, "The page load or screen."),
+    Column("event_time", ColumnKind.TIME, "When the event happened, by the device's clock.", in_snowflake=TIMESTAMP),
+    Column(
+        "processed_time",
+        ColumnKind.TIME,
+        "When the export was made: the latest time at which it was processed.",
+        in_snowflake=TIMESTAMP,
+    ),
+    Column("updated_time", ColumnKind.TIME, "When the export was made.", in_snowflake=TIMESTAMP),
+    Column("device_id", ColumnKind.INTEGER, "The device or browser (a cookie).", in_snowflake=BIGINT),
+    Column(
+        "session_id",
+        ColumnKind.INTEGER,
+        "The session, unique together with device_id. NULL if there is none.",
+        in_snowflake=BIGINT,
+    ),
+    Column("view_id", ColumnKind.INTEGER, "The page load or screen.", in_snowflake=BIGINT),
     Column("event_type", ColumnKind.TEXT, "The type of the event, by the vendor's name in this table."),
     Column("event_properties", ColumnKind.JSON, "What is special to the type of event."),
     Column("source_type", ColumnKind.TEXT, "Where the event was recorded: web or mobile_app."),
