@@ -92,7 +92,8 @@ class LedgerMachine(RuleBasedStateMachine):
         now = self.model.records.get(bundle, BundleRecord(bundle))
         if isinstance(now.state, Stored | Split) or (now.kept and chance % 2):
             now = now.next_revision()
-        options = next_states(now.state, at)
+        # A bundle that has an archive is never split.
+        options = [one for one in next_states(now.state, at) if now.stored is None or not isinstance(one, Split)]
         return self.write(now, options[chance % len(options)], at)
 
     def write(self, now, state, at):
