@@ -11,13 +11,14 @@ import duckdb
 import pytest
 
 from asyncexport.core.bundles import DAY, HOUR
-from asyncexport.core.exports import Type
+from asyncexport.core.exports import Format, Type
 from asyncexport.core.warehouse.choices import Identify, Suffixes
 from asyncexport.core.warehouse.columns import Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS, DataDirectRecipe
 from asyncexport.core.warehouse.data_direct.mapping import EVENT_TYPES, FAILED_STATUS, LEFT_OUT
 from asyncexport.errors import DayCountError
 from asyncexport.sandbox.data import SandboxSyntheticRows
+from asyncexport.sandbox.formats import render
 from asyncexport.warehouse.data_direct import make_data_direct
 from asyncexport.warehouse.day_maker import DataDirectMade, DataDirectRequest
 from asyncexport.warehouse.make_day import make_day
@@ -536,19 +537,20 @@ SETTLING = {"UserAppKey": "later", "PageDuration": 99, "PageNumErrors": 9, "Indv
 
 
 def test_exporting_again_gives_the_same_ids(tmp_path):
-    """Rows in another order, with other values where rows still settle, keep their ids; so do their events."""
+    """Rows in another order, with other values where rows still settle, or as CSV, keep their ids; so do the events."""
     rows = shop_rows(hours=3)
-    first, _ = made_of(tmp_path / "first", ndjson(*rows))
     again = [row | SETTLING for row in rows]
     Random(1).shuffle(again)
-    second, _ = made_of(tmp_path / "second", ndjson(*again))
-    for file in ("flat", "data_direct"):
-        before, after = (
-            sorted(row["event_id"] for row in table_of(getattr(one, file) if file == "flat" else one.data_direct.file))
-            for one in (first, second)
-        )
-        assert before == after
-        assert len(set(before)) == len(before)
+    as_csv = b"".join(render(rows, "csv"))
+    requests = [
+        made_of(tmp_path / "first", ndjson(*rows))[0],
+        made_of(tmp_path / "again", ndjson(*again))[0],
+        made_of(tmp_path / "csv", as_csv, form=Format.CSV)[0],
+    ]
+    for files in ([one.flat for one in requests], [one.data_direct.file for one in requests]):
+        ids, *others = [sorted(row["event_id"] for row in table_of(file)) for file in files]
+        assert others == [ids, ids]
+        assert len(set(ids)) == len(ids) > 1000
 
 
 def test_equal_flat_files_make_equal_bytes(tmp_path, monkeypatch):

@@ -109,7 +109,7 @@ def test_every_property_has_the_value_of_its_column(tmp_path):
 
 
 def test_long_texts_need_little_memory(tmp_path):
-    """Rows that are far longer than usual are worked on few at a time, so that they fit below the memory limit."""
+    """Below a small limit, a file with long texts is read in parts, which gives the same bytes as in one."""
     chance = Random(3)
     rows = [
         ROW
