@@ -37,6 +37,7 @@ HOMES: dict[str, frozenset[str]] = {
     "psycopg": frozenset({"warehouse"}),
     "google": frozenset({"warehouse"}),
     "snowflake": frozenset({"warehouse"}),
+    "distributed": frozenset({"warehouse"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

@@ -29,6 +29,15 @@ To = Annotated[
     typer.Option("--to", metavar="NAME", help="Only this destination; may be repeated. Default: [load] to."),
 ]
 Again = Annotated[bool, typer.Option("--again", help="Also load days that the destinations have already.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Let the workers of this Dask scheduler make the days, such as tcp://127.0.0.1:8786.",
+        show_default=False,
+    ),
+]
 Check = Annotated[bool, typer.Option("--check", help="Compare the destinations with the archives and change nothing.")]
 
 
@@ -41,6 +50,7 @@ def load(
     export: Names = None,
     again: Again = False,
     check: Check = False,
+    scheduler: Scheduler = None,
     success_exit: SuccessExits = None,
     directory: Directory = None,
     sets: Sets = None,
@@ -64,7 +74,7 @@ def load(
     from asyncexport.run.survey import time_at_service
 
     now = time_at_service(asked.settings)
-    spec = LoadSpec(tuple(export or ()), asked.start, asked.end, tuple(to or ()), again)
+    spec = LoadSpec(tuple(export or ()), asked.start, asked.end, tuple(to or ()), again, scheduler=scheduler)
     return _check(session, asked, spec, now=now) if check else _load(session, asked, spec, now=now)
 
 

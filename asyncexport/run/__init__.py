@@ -43,6 +43,7 @@ load_day             one day of a load
 load_making          lets workers make the files of days
 load_exports         the exports to load, and their days
 load_sinks           the destinations of a load
+load_workers         the workers of a load: processes here, or those of a Dask scheduler
 load_place           the load directory: its lock, and the place for unfinished files
 load_lane            loads days during a run that exports them
 stopping             does work until the run is asked to stop

@@ -22,6 +22,7 @@ from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, ExportError
 from asyncexport.run.load_exports import check_load_settings
 from asyncexport.run.load_sinks import chosen_sinks
+from asyncexport.run.load_workers import check_scheduler
 from asyncexport.run.open_load import open_load
 from asyncexport.run.stopping import unless_stopped
 
@@ -37,6 +38,7 @@ class LoadSpec:
         to: The destinations; those of the settings if empty.
         again: Whether to load days that the destinations have already.
         command: The command, for the summary.
+        scheduler: The address of a Dask scheduler whose workers make the days; None for processes on this machine.
     """
 
     exports: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class LoadSpec:
     to: tuple[str, ...] = ()
     again: bool = False
     command: str = "load"
+    scheduler: str | None = None
 
     def span(self, now: float) -> Range:
         """Return the range, in whole days, at a time in seconds since 1970."""
@@ -86,6 +89,7 @@ async def load(
     began, stop = time.monotonic(), stop or Stop()
     check_load_settings(settings)
     sinks = chosen_sinks(settings, spec.to)
+    check_scheduler(spec.scheduler)
     tally = LoadTally.of([one.value for one in sinks])
     error: ExportError | None = None
 
@@ -94,7 +98,8 @@ async def load(
         on_event(event)
 
     try:
-        async with open_load(settings, spec.exports, sinks, report=tally.notes.append) as one:
+        opening = open_load(settings, spec.exports, sinks, report=tally.notes.append, scheduler=spec.scheduler)
+        async with opening as one:
             tally.notes += one.notes
             tasks = await one.tasks(spec.span(now), tally, again=spec.again)
             on_total(len(tasks))

@@ -18,8 +18,7 @@ from asyncexport.core.warehouse.to_load import DayTask
 from asyncexport.errors import ChangedArchiveError, DayCountError, DayError, OverlapError, StorageError
 from asyncexport.run.load_exports import DayLookup, ExportTables
 from asyncexport.run.load_place import LoadPlace
-from asyncexport.warehouse.day_maker import DataDirectRequest, DayMade, DayRequest
-from asyncexport.warehouse.worker_pool import WorkerPool
+from asyncexport.warehouse.day_maker import DataDirectRequest, DayMade, DayRequest, Workers
 
 LOOKUPS = 5
 """How often a day is looked up while a run exports a part of it again."""
@@ -40,7 +39,7 @@ class DayMaking:
         lookup: Looks up days in the ledger.
     """
 
-    def __init__(self, settings: Settings, place: LoadPlace, workers: WorkerPool, lookup: DayLookup) -> None:
+    def __init__(self, settings: Settings, place: LoadPlace, workers: Workers, lookup: DayLookup) -> None:
         self.workers = workers
         self._settings = settings
         self._place = place

@@ -19,10 +19,10 @@ from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.load_day import DayLoader
 from asyncexport.run.load_exports import DayLookup, ExportTables, exports_to_load, refusals
 from asyncexport.run.load_making import DayMaking
-from asyncexport.run.load_place import load_place, workers_of
+from asyncexport.run.load_place import load_place
 from asyncexport.run.load_sinks import LoadSinks, SinkThread
+from asyncexport.run.load_workers import workers_for
 from asyncexport.run.organisation import ORGANISATION, known_organisation
-from asyncexport.warehouse.worker_pool import WorkerPool
 
 
 class OpenLoad:
@@ -160,7 +160,12 @@ class OpenLoad:
 
 @asynccontextmanager
 async def open_load(
-    settings: Settings, names: Sequence[str], sinks: Sequence[SinkName], *, report: Callable[[str], None]
+    settings: Settings,
+    names: Sequence[str],
+    sinks: Sequence[SinkName],
+    *,
+    report: Callable[[str], None],
+    scheduler: str | None = None,
 ) -> AsyncIterator[OpenLoad]:
     """Open the ledger, hold the lock of the load directory, and make the destinations ready.
 
@@ -169,9 +174,11 @@ async def open_load(
         names: The names of the exports; all of the settings if empty.
         sinks: The destinations.
         report: Called with messages for the user, in any thread.
+        scheduler: The address of a Dask scheduler whose workers make the days; None for processes on this machine.
 
     Raises:
-        ConfigError: the names or the settings cannot be used.
+        ConfigError: the names or the settings cannot be used, or a worker has another version.
+        DayError: the scheduler cannot be reached, or has no workers.
         LedgerError: the ledger is missing or damaged, or another load holds the directory.
         StorageError: the load directory cannot be used.
     """
@@ -183,9 +190,7 @@ async def open_load(
         place = stack.enter_context(load_place(settings, ledger))
         destinations = LoadSinks.make(settings, sinks, access=place.access, scratch=place.scratch, report=report)
         stack.push_async_callback(destinations.close)
-        workers = await stack.enter_async_context(
-            WorkerPool(workers_of(settings), directory=settings.load.directory, umask=place.umask)
-        )
+        workers = await stack.enter_async_context(workers_for(settings, place, scheduler))
         lookup = DayLookup(ledger)
         loader = DayLoader(DayMaking(settings, place, workers, lookup), destinations)
         notes = [*place.notes, *refusals(settings, exports)]

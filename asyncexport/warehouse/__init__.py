@@ -2,6 +2,8 @@
 
 canonical_files archives that are read row by row, and the quarantine file
 asking          asks a DuckDB file a question
+dask_pool       the workers of a Dask scheduler
+dask_task       what runs on a Dask worker
 data_direct     makes a day of the Data Direct table from the flat file
 day_maker       what is asked of a worker that makes a day, and what it answers
 duck            the connection to DuckDB that makes a day

@@ -6,6 +6,7 @@
 2. Equal requests make equal bytes: one worker uses one thread, and nothing depends on its time zone, name or clock.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,3 +94,16 @@ class DayMade:
     rescued: int = 0
     exact: dict[str, str] = field(default_factory=dict)
     data_direct: DataDirectMade | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """Workers that make days, wherever they run.
+
+    Attributes:
+        size: The most days that are made at the same time.
+        make: Makes a day once a worker is free; raises an `ExportError` if it could not.
+    """
+
+    size: int
+    make: Callable[[DayRequest], Awaitable[DayMade]]
