@@ -11,6 +11,7 @@ import pytest
 
 from asyncexport.core.access import Access
 from asyncexport.core.exports import Format, Type
+from asyncexport.core.warehouse.bigquery_sql import FIRST_TIME, LAST_TIME
 from asyncexport.core.warehouse.columns import Column, ColumnKind, Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS, DataDirectRecipe
 from asyncexport.core.warehouse.jsonb import fit_for_jsonb
@@ -22,6 +23,9 @@ from asyncexport.warehouse.day_maker import DataDirectRequest
 from asyncexport.warehouse.make_day import make_day
 from asyncexport.warehouse.sinks.duckdb import DuckDbTables, DuckDbViews
 from asyncexport.warehouse.sinks.duckdb_file import DuckDbFile
+from tests.bigquery_rig import BigQueryRig, client_of
+from tests.bigquery_server import server_or_skip
+from tests.bigquery_server import why_not as why_no_bigquery
 from tests.day_making import MIDNIGHT, ndjson, request_of
 from tests.odd_rows import ODD_OBJECTS
 from tests.postgres_rig import PostgresRig
@@ -126,3 +130,29 @@ def test_postgresql_holds_the_rows_of_the_day(files, server, tmp_path):
             assert rig.query(f"SELECT days FROM {table}__coverage") == [(1,)]
         changed = any(as_stored(row, TABLES[FLAT], fits=True) != row for row in rows_of(files[FLAT], FLAT))
         assert bool(rig.notes) == changed
+
+
+def in_bigquery(row: Sequence[Any], columns: Sequence[Column]) -> tuple[Any, ...]:
+    """Return a row of `rows_in_parquet` as BigQuery can hold it."""
+    values = zip(row, columns, strict=False)
+    held = (
+        None if column.kind is ColumnKind.TIME and value is not None and not FIRST_TIME <= value <= LAST_TIME else value
+        for value, column in values
+    )
+    return (*held, row[-1])
+
+
+@pytest.mark.skipif(bool(why_no_bigquery()), reason=why_no_bigquery() or "-")
+def test_bigquery_holds_the_rows_of_the_day(files, tmp_path):
+    """Both tables hold exactly the rows of their Parquet files, but for times that BigQuery cannot hold."""
+    with server_or_skip(tmp_path) as address, BigQueryRig(lambda: client_of(address), "d", tmp_path) as rig:
+        for table, columns in TABLES.items():
+            wanted = rows_of(files[table], table)
+            rig.sink.prepare(table, columns)
+            assert rig.sink.replace(table, DAY, files[table], "receipt") == sum(wanted.values())
+            held = Counter[tuple[Any, ...]]()
+            for row, times in wanted.items():
+                held[in_bigquery(row, columns)] += times
+            assert rig.rows(columns, table) == held
+            assert rig.sink.row_counts(table) == {DAY: sum(wanted.values())}
+        assert bool(rig.notes) == any(in_bigquery(row, TABLES[FLAT]) != row for row in rows_of(files[FLAT], FLAT))
