@@ -24,6 +24,7 @@
     ├── OverlapError                archives of a day overlap
     ├── DayError                    a day could not be made into tables
     ├── SinkError                   a destination of loaded days failed; .sink
+    ├── MirrorError                 the object store of the mirror failed; .is_general
     ├── StorageError                the disk
     └── LedgerError                 the ledger: of another export, or missing although archives exist
         ├── LedgerLockedError       another run holds it
@@ -312,6 +313,20 @@ class SinkError(ExportError):
     def __init__(self, message: str, *, sink: str, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.sink = sink
+
+
+class MirrorError(ExportError):
+    """The object store of the mirror cannot be reached, or refused something.
+
+    Args:
+        message: What was tried and what happened.
+        is_general: Whether it concerns the store as a whole: another object would fail in the same way.
+        hint: The next thing to do.
+    """
+
+    def __init__(self, message: str, *, is_general: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.is_general = is_general
 
 
 class StorageError(ExportError):

@@ -30,7 +30,7 @@ PAGES = sorted(
     [
         *ROOT.glob("*.md"),
         *PACKAGE.glob("*.md"),
-        PACKAGE / "warehouse" / "README.md",
+        PACKAGE / "mirror" / "README.md",
         *(ROOT / ".github").glob("*.md"),
         *ROOT.glob("*/README.md"),
         ROOT / "tests" / "FAULTS.md",

@@ -16,7 +16,9 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"core"}),
-    frozenset({"config", "client", "engine", "storage", "ledger", "display", "monitor", "deploy", "warehouse"}),
+    frozenset(
+        {"config", "client", "engine", "storage", "ledger", "display", "monitor", "deploy", "warehouse", "mirror"}
+    ),
     frozenset({"run"}),
     frozenset({"simulate"}),
     frozenset({"cli"}),
@@ -38,6 +40,7 @@ HOMES: dict[str, frozenset[str]] = {
     "google": frozenset({"warehouse"}),
     "snowflake": frozenset({"warehouse"}),
     "distributed": frozenset({"warehouse"}),
+    "obstore": frozenset({"mirror"}),
     "pydantic": frozenset({"config"}),
     "pydantic_settings": frozenset({"config"}),
     "isal": frozenset({"core.archive"}),

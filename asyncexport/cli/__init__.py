@@ -23,7 +23,7 @@
     status_records the report of `status` as JSON objects
     status_page    the report of `status` as a page for a browser
     service_manager  reports a run to systemd
-    plan, status, doctor, metrics, accept, audit, load, segments, init, deploy, demo, sandbox, completion
+    plan, status, doctor, metrics, accept, audit, load, mirror, segments, init, deploy, demo, sandbox, completion
 """
 
 import gc

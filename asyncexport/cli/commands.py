@@ -178,6 +178,15 @@ COMMANDS: dict[str, Entry] = {
             ("--check", "compare every destination with the archives"),
         ),
     ),
+    "mirror": Entry(
+        "mirror",
+        "upload to [output] mirror, such as an S3 bucket, what it lacks; --check compares it",
+        (*COMMON, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
+        (
+            ("", "every archive that the bucket does not have"),
+            ("--check", "list what is missing, and objects that have no archive"),
+        ),
+    ),
     "segments": Entry(
         "segments",
         "list the account's segments and their ids",

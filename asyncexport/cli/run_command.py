@@ -12,7 +12,16 @@ from asyncexport.cli.signals import AGAIN, run_gracefully, run_interruptibly
 from asyncexport.core.bundles import ALL_TIME, Ago, Range, When, moment_of, show, show_day_or_time
 from asyncexport.core.exits import Exit
 from asyncexport.core.text import show_duration
-from asyncexport.display import audit_lines, closing_line, closing_lines, load_hints, load_lines, look_command
+from asyncexport.display import (
+    audit_lines,
+    closing_line,
+    closing_lines,
+    load_hints,
+    load_lines,
+    look_command,
+    mirror_hints,
+    mirror_lines,
+)
 from asyncexport.errors import ExportError
 from asyncexport.run.spec import Audit, Backfill, Nightly, Retry, instructions
 
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from asyncexport.display import RunViewer
     from asyncexport.engine.scheduler import Stop
     from asyncexport.run.load_lane import LoadLane
+    from asyncexport.run.mirror_lane import MirrorLane
     from asyncexport.run.spec import RunSpec
 
 HINTS = {
@@ -69,14 +79,17 @@ def export_watched(
     lane: "LoadLane | None" = None,
 ) -> "tuple[Summary, str]":
     """Carry out a run without its closing text; return the summary and the path of a stored archive ("" if none)."""
+    from asyncexport.cli.mirror import mirror_of
     from asyncexport.display import plain
+    from asyncexport.run.beside import with_all
     from asyncexport.run.dashboard import Dashboard
     from asyncexport.run.joining import export_or_join
     from asyncexport.run.monitored import monitored
     from asyncexport.run.run import export
 
     heading, manager = _heading(settings, spec), ServiceManager(os.environ)
-    viewer = session.viewer(heading, also=manager.report)
+    viewer, mirror = session.viewer(heading, also=manager.report), mirror_of(session, settings)
+    all_beside: list[LoadLane | MirrorLane] = [one for one in (mirror, lane) if one is not None]
 
     dashboard = Dashboard(
         settings,
@@ -86,19 +99,18 @@ def export_watched(
         announce=lambda url: None if session.quiet else session.lines.report("dashboard", url),
     )
 
-    def work(stop: "Stop") -> "Awaitable[Summary]":
-        return run_alone(stop) if lane is None else lane.beside(run_alone(stop), stop)
-
     def run_alone(stop: "Stop") -> "Awaitable[Summary]":
-        lanes = [] if lane is None else [lane.on_event]
-        listeners, watch = (viewer.on_event, *dashboard.listeners, *lanes), dashboard.watched(viewer.watch)
+        notes = (one.on_event for one in all_beside)
+        listeners, watch = (viewer.on_event, *dashboard.listeners, *notes), dashboard.watched(viewer.watch)
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch)
         return export(settings, spec, key=key, stop=stop, listeners=listeners, watch=watch, waits=waits)
 
     async def managed(stop: "Stop") -> "Summary":
         async with manager.run(heading):
-            return await monitored(settings, spec, lambda: work(stop), key=key, dashboard=dashboard)
+            return await monitored(
+                settings, spec, lambda: with_all(run_alone(stop), stop, all_beside), key=key, dashboard=dashboard
+            )
 
     def on_stop(reason: Exit) -> None:
         manager.report_stopping()
@@ -145,8 +157,8 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
     example = example or (_stored_before(settings, spec) if tally.stored_before else "")
     look = look_command(settings.output.directory / example) if example else ""
     hung_up = session.signals[:1] == [signal.SIGHUP]
-    load = load_lines(summary, directory=str(settings.load.directory))
-    for line in (*closing_lines(summary, look=look, hung_up=hung_up), *load):
+    more = (*load_lines(summary, directory=str(settings.load.directory)), *mirror_lines(summary))
+    for line in (*closing_lines(summary, look=look, hung_up=hung_up), *more):
         session.say(session.invocation.pasteable(line))
     if summary.error is None:
         for hint in _hints(session, spec, summary):
@@ -156,7 +168,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
 def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[str]:
     """Say what to do next."""
     tally = summary.tally
-    yield from load_hints(summary)
+    yield from (*load_hints(summary), *mirror_hints(summary))
     if summary.ends_unsettled:
         complete_at = max(one.complete_at for one in tally.ranges.values() if one.is_cut_back)
         yield f"run the same command again after {show(complete_at)}, when the end is settled"

@@ -40,6 +40,7 @@ What is reported, and where
     events             what happens during a run
     health             what an output directory holds, what is missing, and whether all is well
     sentinel           notices stored time with far fewer rows than usual
+    mirror             the objects of a mirror, and what is to be done with each
     warehouse          the tables and days of a warehouse, and what a field of a row becomes
     refreshed          what changed in bundles that were exported once more
     summary            the tally of a run, and its summary

@@ -13,6 +13,7 @@ from asyncexport.errors import (
     DayError,
     LedgerError,
     LedgerLockedError,
+    MirrorError,
     OverlapError,
     RefusedError,
     ServiceError,
@@ -45,8 +46,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.USAGE: "wrong usage or configuration, clocks more than a day apart, or an export that the service refuses "
     "from the start",
     Exit.PARTIAL: "not all is well: bundles are parked, unfinished or late, new exports have far fewer rows, archives "
-    "are not intact, days could not be loaded or have lines that are no rows, or rows are missing and "
-    "`[sentinel] fail` is set",
+    "are not intact, days could not be loaded or have lines that are no rows, files are not in the mirror, "
+    "or rows are missing and `[sentinel] fail` is set",
     Exit.LOCKED: "another run holds the lock of the output directory, or another load that of the load directory",
     Exit.UNREACHABLE: "the service was unreachable for `[retry] outage` or `first_contact`, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing or was refused",
@@ -79,7 +80,7 @@ def exit_of(error: BaseException, *, stored: int = 0) -> Exit:
             return Exit.LOCKED
         case LedgerError() | ChangedArchiveError() | DayCountError() | OverlapError():
             return Exit.LEDGER
-        case DayError() | SinkError():
+        case DayError() | SinkError() | MirrorError():
             return Exit.PARTIAL
         case StorageError():
             return Exit.DISK

@@ -33,6 +33,7 @@ from asyncexport.errors import ExportError
 
 if TYPE_CHECKING:
     from asyncexport.core.health.report import Verdict
+    from asyncexport.core.mirror.tally import MirrorTally
     from asyncexport.core.warehouse.load_tally import LoadTally
 
 MOST_PROBLEMS = 5
@@ -270,7 +271,7 @@ class OpenProblems:
 class Summary:
     """The last line of every command's `--json`; its keys do not change.
 
-    `joined`: the run that was waited for. `checked`: findings of `verify`, by kind. `load`: what a load did.
+    `joined`: the run that was waited for. `checked`: findings of `verify`, by kind. `load`, `mirror`: what these did.
     """
 
     command: str
@@ -286,6 +287,7 @@ class Summary:
     joined: JoinedRun | None = None
     checked: Mapping[str, int] | None = None
     load: "LoadTally | None" = None
+    mirror: "MirrorTally | None" = None
 
     @property
     def ends_unsettled(self) -> bool:
@@ -320,13 +322,11 @@ class Summary:
             "ranges": {name: one.to_dict() for name, one in tally.ranges.items()},
             "problems": tally.problems(),
         }
-        if self.joined is not None:
-            summary["joined"] = self.joined.to_dict()
-        if tally.audit.sample:
-            summary["audited"] = tally.audit.to_dict()
-        if self.checked is not None:
-            summary["checked"] = dict(self.checked)
+        summary |= {} if self.joined is None else {"joined": self.joined.to_dict()}
+        summary |= {"audited": tally.audit.to_dict()} if tally.audit.sample else {}
+        summary |= {} if self.checked is None else {"checked": dict(self.checked)}
         summary |= {} if self.load is None else {"load": self.load.to_dict()}
+        summary |= {} if self.mirror is None else {"mirror": self.mirror.to_dict()}
         summary |= {} if self.error is None else {"error": str(self.error)}
         if self.verdict is not None:
             summary |= {"healthy": self.verdict.healthy, "reason": self.verdict.reason}

@@ -18,6 +18,7 @@
     closing_text   the text at the end of a run
     audit_text     the result of an audit in words
     load_text      what a load did, in words and as JSON
+    mirror_text    what a mirror did, in words and as JSON
 """
 
 from asyncexport.core.text import show_bytes
@@ -26,6 +27,7 @@ from asyncexport.display.closing_text import closing_line, closing_lines, look_c
 from asyncexport.display.formatting import count_of, fitted_table, plain, show_count, show_minute, table, wrapped
 from asyncexport.display.lines import MessageLines, ResultLines, listening
 from asyncexport.display.load_text import load_hints, load_lines, load_record
+from asyncexport.display.mirror_text import mirror_hints, mirror_lines, mirror_record
 from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import ProgressCounter, RunViewer
 
@@ -47,6 +49,9 @@ __all__ = [
     "load_record",
     "look_command",
     "merged_problems",
+    "mirror_hints",
+    "mirror_lines",
+    "mirror_record",
     "plain",
     "show_bytes",
     "show_count",

@@ -13,6 +13,7 @@ from asyncexport.core.text import show_bytes, show_duration
 from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.formatting import count_of, plain, show_count
 from asyncexport.display.load_text import load_lines
+from asyncexport.display.mirror_text import mirror_lines
 from asyncexport.display.progress_text import covered
 
 MOST_PROBLEMS = 10
@@ -141,6 +142,8 @@ def closing_line(summary: Summary) -> str:
         line += f"; {_problem('first problem', first, reasons[first])}"
     elif tally.shortfalls:
         line += f"; {_shortfalls(tally)[0]}"
+    elif summary.mirror is not None and summary.mirror.exit_code() is not Exit.DONE:
+        line += "; " + "; ".join(mirror_lines(summary)[:2])
     elif summary.load is not None:
         line += "; load: " + "; ".join(load_lines(summary, directory="")[:2])
     return f"{line}; `asyncexport status` shows details"

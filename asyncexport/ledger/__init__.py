@@ -19,7 +19,7 @@ reader                        the ledger for commands that change nothing
 queries, bundle_queries       what can be read: from the whole ledger, and about the bundles of one export
 sample_queries                the stored bundles that an audit may choose from
 metadata_queries              what can be read about requests, durations, runs and notes
-writers                       when the bytes of archives were exported
+writers                       hashes of earlier archives, and when the bytes of archives were exported
 row_counts                    sums over the rows of bundles, by half hour and by day
 park_history                  how often bundles were parked, and which revisions were refused for few rows
 transaction                   what can be written

@@ -48,6 +48,13 @@ load_place           the load directory: its lock, and the place for unfinished 
 load_lane            loads days during a run that exports them
 stopping             does work until the run is asked to stop
 load_check           compares what the destinations have with what the archives lead to
+beside               what works beside a run
+mirror               uploads to the mirror what it lacks
+mirror_pairs         pairs what the ledger lists with what the mirror holds
+mirror_place         opens the mirror of the settings
+mirror_uploads       uploads the files of a mirror
+mirror_check         compares the mirror with the ledger
+mirror_lane          uploads archives during a run that stores them
 library              a function for each kind of run, for use in programs
 moments              times and durations as these functions take them
 load_library         the function `load`, for use in programs

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,12 +27,14 @@ from asyncexport.core.summary import Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, ExportError, Problem
 from asyncexport.ledger import LedgerReader
+from asyncexport.run.beside import with_all
 from asyncexport.run.check_result import CheckResult, repair_of
 from asyncexport.run.dashboard import Dashboard
 from asyncexport.run.findings import Finding
 from asyncexport.run.joining import export_or_join
 from asyncexport.run.load_exports import check_load_settings
 from asyncexport.run.load_lane import LoadLane
+from asyncexport.run.mirror_lane import MirrorLane
 from asyncexport.run.moments import MaxDuration, Moment, read_range, read_seconds
 from asyncexport.run.monitored import monitored, report_unstarted
 from asyncexport.run.run import Watch, export, watch_nothing
@@ -326,6 +328,7 @@ async def _run(
 ) -> Summary:
     stop = Stop() if stop is None else stop
     lane = _lane(settings, spec) if loads else None
+    mirror = await asyncio.to_thread(MirrorLane, settings) if settings.output.mirror else None
     # A key file may be a pipe, and reading it must not block the event loop.
     try:
         api_key = await asyncio.to_thread(_key_of, settings, key)
@@ -335,16 +338,16 @@ async def _run(
 
     dashboard = Dashboard(settings, key=api_key)
     listeners, watch = (*listeners, *dashboard.listeners), dashboard.watched(watch)
-    if lane is not None:
-        listeners = (*listeners, lane.on_event)
+    all_beside: list[LoadLane | MirrorLane] = [one for one in (mirror, lane) if one is not None]
+    listeners = (*listeners, *(one.on_event for one in all_beside))
 
     def run_alone() -> Coroutine[Any, Any, Summary]:
         if waits and isinstance(spec, Nightly):
             return export_or_join(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch)
         return export(settings, spec, key=api_key, stop=stop, listeners=listeners, watch=watch, waits=waits)
 
-    def work() -> Coroutine[Any, Any, Summary]:
-        return run_alone() if lane is None else lane.beside(run_alone(), stop)
+    def work() -> Awaitable[Summary]:
+        return with_all(run_alone(), stop, all_beside)
 
     return await monitored(settings, spec, work, key=api_key, dashboard=dashboard)
 

@@ -1,0 +1,204 @@
+"""The bucket: lists, reads and writes objects, with conditions that the store itself checks.
+
+1. Keys, region and endpoint come from the environment, by the names that the vendors' own tools use.
+2. A small object is written with one request and a condition (`If-None-Match: *` or `If-Match`), so it is never written
+   over an object that somebody else put there meanwhile. A large one is sent in parts. The library sends no condition
+   with the request that completes it, so the object is examined right before that.
+3. obstore repeats requests after connection errors and 5xx, with growing pauses. If the answer to an upload was lost,
+   the repeated request finds our own object: that is a conflict for the caller to examine.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import obstore
+from obstore import exceptions
+from obstore.store import from_url
+
+from asyncexport.core.mirror.limits import MirrorLimits
+from asyncexport.core.mirror.objects import HASH_KEY, ConflictError, Held
+from asyncexport.errors import ConfigError, MirrorError, Problem
+from asyncexport.mirror.faults import STORE_ERRORS, mirror_error
+
+if TYPE_CHECKING:
+    from obstore import GetResult, PutMode
+
+PART_BYTES = 8 << 20
+"""The size of the parts of a large object."""
+
+PARTS_AT_A_TIME = 2
+
+LIST_CHUNK = 1000
+"""Objects per answer to a list request: the most that S3 returns."""
+
+
+class MirrorStore:
+    """The bucket, below the prefix of the URL.
+
+    Args:
+        url: The URL of `[output] mirror`.
+        environ: The environment, which says whether HTTP without TLS is allowed.
+        limits: How long to wait.
+
+    Raises:
+        ConfigError: the URL or the environment cannot be used.
+    """
+
+    def __init__(self, url: str, *, environ: Mapping[str, str], limits: MirrorLimits) -> None:
+        self.url = url
+        try:
+            self._quick = _opened(url, environ, limits, answer=limits.answer)
+            self._slow = _opened(url, environ, limits, answer=limits.upload)
+        except STORE_ERRORS as error:
+            problem = Problem("output.mirror", f"the object store cannot be used: {type(error).__name__}")
+            raise ConfigError([problem], hint="check the URL and the variables of the object store") from None
+
+    async def listed(self, folder: str) -> dict[str, Held]:
+        """Return the objects below a folder, by name, without their metadata.
+
+        Raises:
+            MirrorError: the store failed.
+        """
+        found: dict[str, Held] = {}
+        try:
+            async for chunk in obstore.list(self._quick, f"{folder}/", chunk_size=LIST_CHUNK):
+                for one in chunk:
+                    found[one["path"]] = Held(one["size"], one.get("e_tag"), one.get("version"))
+        except STORE_ERRORS as error:
+            raise mirror_error(error, "list", self.url) from None
+        return found
+
+    async def examined(self, path: str) -> Held | None:
+        """Return an object with its metadata; None if there is none.
+
+        Raises:
+            MirrorError: the store failed.
+        """
+        found = await self._got(path, {"head": True})
+        return None if found is None else _held(found)
+
+    async def content(self, path: str, *, most: int) -> bytes | None:
+        """Return the content of a small object; None if there is no object, or if it has more than `most` bytes.
+
+        Raises:
+            MirrorError: the store failed.
+        """
+        found = await self._got(path, {})
+        if found is None or found.meta["size"] > most:
+            return None
+        try:
+            return bytes(await found.bytes_async())
+        except STORE_ERRORS as error:
+            raise mirror_error(error, "read", self._name(path)) from None
+
+    async def put(self, path: str, content: bytes, sha256: str, *, instead_of: Held | None) -> Held:
+        """Upload a small object, if there is none, or in place of a version that was examined.
+
+        Raises:
+            ConflictError: there is an object, or it is no longer that version.
+            MirrorError: the store failed.
+        """
+        mode: PutMode = "create"
+        if instead_of is not None:
+            mode = {}
+            if instead_of.e_tag is not None:
+                mode["e_tag"] = instead_of.e_tag
+            if instead_of.version is not None:
+                mode["version"] = instead_of.version
+        done = await self._put(path, content, sha256, mode=mode)
+        return Held(len(content), done.get("e_tag"), done.get("version"), sha256, is_read=True)
+
+    async def put_large(
+        self,
+        path: str,
+        pieces: AsyncIterator[bytes],
+        sha256: str,
+        *,
+        size: int,
+        check: Callable[[], Awaitable[None]],
+    ) -> Held:
+        """Upload a large object in parts. `check` is called before the last part, and may raise.
+
+        Raises:
+            MirrorError: the store failed.
+        """
+        done = await self._put(path, _checked(pieces, check), sha256, mode=None)
+        return Held(size, done.get("e_tag"), done.get("version"), sha256, is_read=True)
+
+    async def _put(self, path: str, source: Any, sha256: str, *, mode: "PutMode | None") -> Any:
+        try:
+            return await obstore.put_async(
+                self._slow,
+                path,
+                source,
+                mode=mode,
+                attributes={HASH_KEY: sha256},
+                use_multipart=mode is None,
+                chunk_size=PART_BYTES,
+                max_concurrency=PARTS_AT_A_TIME,
+            )
+        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+            raise ConflictError from None
+        except exceptions.NotSupportedError:
+            raise MirrorError(
+                f"cannot upload {self._name(path)}: the object store does not support conditional uploads",
+                is_general=True,
+            ) from None
+        except FileNotFoundError as error:
+            # With If-Match, some stores answer 404 if the object is gone; without it, there is no bucket.
+            if mode not in (None, "create") and "NoSuchBucket" not in str(error):
+                raise ConflictError from None
+            raise mirror_error(error, "upload", self._name(path)) from None
+        except STORE_ERRORS as error:
+            raise mirror_error(error, "upload", self._name(path)) from None
+
+    async def _got(self, path: str, options: Any) -> "GetResult | None":
+        try:
+            return await obstore.get_async(self._quick, path, options=options)
+        except FileNotFoundError:
+            return None
+        except STORE_ERRORS as error:
+            raise mirror_error(error, "read", self._name(path)) from None
+
+    def _name(self, path: str) -> str:
+        return f"{self.url}/{path}"
+
+
+def _opened(url: str, environ: Mapping[str, str], limits: MirrorLimits, *, answer: float) -> Any:
+    """Open the store of a URL; obstore itself reads the environment."""
+    options: Any = {
+        # With options of its own, obstore does not read these variables.
+        "allow_http": environ.get("AWS_ALLOW_HTTP", environ.get("ALLOW_HTTP", "")).lower() in ("true", "1", "yes"),
+        "connect_timeout": timedelta(seconds=limits.connect),
+        "timeout": timedelta(seconds=answer),
+    }
+    retry: Any = {
+        "max_retries": limits.retries,
+        "retry_timeout": timedelta(seconds=limits.retry),
+        "backoff": {
+            "init_backoff": timedelta(seconds=limits.pause),
+            "max_backoff": timedelta(seconds=limits.pause * 30),
+            "base": 2,
+        },
+    }
+    more: dict[str, Any] = {"config": {"checksum_algorithm": "SHA256"}} if url.startswith("s3:") else {}
+    return from_url(url, client_options=options, retry_config=retry, **more)
+
+
+def _held(found: "GetResult") -> Held:
+    attributes = {name.lower(): value for name, value in found.attributes.items()}
+    meta = found.meta
+    return Held(meta["size"], meta.get("e_tag"), meta.get("version"), attributes.get(HASH_KEY), is_read=True)
+
+
+async def _checked(pieces: AsyncIterator[bytes], check: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
+    """Yield pieces; before the last one, call `check`."""
+    last: bytes | None = None
+    async for piece in pieces:
+        if last is not None:
+            yield last
+        last = piece
+    await check()
+    if last is not None:
+        yield last
