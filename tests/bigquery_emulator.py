@@ -3,8 +3,9 @@
 Arguments: the folder of its data. Writes its address to stdout, and ends when stdin does.
 
 local-bigquery takes `table$20260101` for the name of another table. Here it means the partition of that day, as Google
-documents it: all rows of the job must have this day, and they replace those of the day. A load into a column of type
-JSON is refused, as the service refuses it for Parquet, and so is a job whose schema the table does not have.
+documents it: all rows of the job must have this day, and they replace those of the day. A column of type JSON is
+refused, as the service refuses it for Parquet, and so are a column that must not be NULL, since the files say that it
+may be, and another schema than that of the table.
 """
 
 import sys
@@ -60,12 +61,15 @@ def check_day(loaded: int, of_day: int) -> None:
 
 
 def check_schema(config: Any, types: dict[str, str]) -> None:
-    """Refuse columns that the table does not have, or has as JSON."""
-    for field in config.schema_.fields:
-        if field.name.lower() not in types:
-            raise BigQueryError("invalid", f"Provided Schema does not match: no field {field.name}")
+    """Refuse another schema than the table's, columns of type JSON and those that must not be NULL."""
+    given = {field.name.lower(): field for field in config.schema_.fields}
+    if given.keys() != types.keys():
+        raise BigQueryError("invalid", f"Provided Schema does not match: {sorted(given.keys() ^ types.keys())}")
+    for field in given.values():
         if field.type == "JSON":
             raise BigQueryError("invalid", "Unsupported field type: JSON")
+        if field.mode == "REQUIRED":
+            raise BigQueryError("invalid", f"Field {field.name} does not match NULLABLE as specified in the file")
 
 
 def main() -> None:

@@ -87,7 +87,7 @@ def test_every_kind_of_column_has_a_type():
 
 def test_columns_that_a_table_lacks_are_found_whatever_their_case():
     """Names that differ only in case are one column in BigQuery."""
-    fields = [Field("userid", "INTEGER"), Field("DATE", "DATE", is_required=True), Field("own", "BYTES")]
+    fields = [Field("userid", "INTEGER"), Field("DATE", "DATE"), Field("own", "STRING")]
     assert missing([USER, PAGE, DATE], fields) == (PAGE,)
 
 
@@ -96,8 +96,10 @@ def test_columns_that_a_table_lacks_are_found_whatever_their_case():
     [
         (USER, Field("UserId", "NUMERIC"), "its column UserId is NUMERIC, not INTEGER"),
         (PAGE, Field("PageName", "STRING", is_repeated=True), "its column PageName is ARRAY of STRING, not STRING"),
-        (PAGE, Field("PageName", "STRING", is_required=True), "its column PageName must not be NULL, but rows may"),
-        (PAGE, Field("own", "STRING", is_required=True), "its column own must not be NULL, and asyncexport does not"),
+        (PAGE, Field("PageName", "STRING", is_required=True), "its column PageName is REQUIRED, but the columns of a"),
+        (PAGE, Field("own", "STRING", is_required=True), "its column own is REQUIRED, but the columns of a day's"),
+        (PAGE, Field("own", "RECORD"), "its column own is RECORD, which asyncexport cannot leave empty"),
+        (PAGE, Field("own", "STRING", is_repeated=True), "its column own is ARRAY of STRING, which asyncexport"),
     ],
 )
 def test_a_column_that_cannot_be_filled_is_named(column: Column, field: Field, fault: str):

@@ -9,7 +9,7 @@ import pytest
 from google.cloud import bigquery
 
 from asyncexport.core.exports import Type
-from asyncexport.core.warehouse.bigquery_sql import TYPES
+from asyncexport.core.warehouse.bigquery_sql import EMPTY, TYPES
 from asyncexport.core.warehouse.columns import DATE, Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS
 from asyncexport.errors import SinkError
@@ -118,11 +118,12 @@ def test_individuals_and_the_data_direct_table_are_clustered_by_what_they_have(r
 
 
 def test_a_column_that_was_added_is_null_in_earlier_days(rig):
-    """Days that were loaded with fewer columns stay."""
+    """Days that were loaded with fewer columns stay, and so do the columns that later days lack."""
     rig.load({DAY: ROWS}, Layout(Type.EVENT))
     rig.load({"2026-02-01": ROWS})
+    rig.load({"2026-02-02": ROWS}, Layout(Type.EVENT))
     found = rig.query("SELECT count(*), count(evt_price_real) FROM t GROUP BY `date` ORDER BY `date`")
-    assert found == [(len(ROWS), 0), (len(ROWS), 3)]
+    assert found == [(len(ROWS), 0), (len(ROWS), 3), (len(ROWS), 0)]
 
 
 def test_a_column_whose_name_bigquery_does_not_allow_gets_another(rig):
@@ -155,18 +156,19 @@ def made_beforehand(rig: BigQueryRig, fields: list[bigquery.SchemaField], *, fie
 
 def test_a_table_made_beforehand_is_accepted(rig):
     """It keeps its own columns, descriptions and clustering, and gets the columns that it lacks."""
-    own = bigquery.SchemaField("region", "STRING", description="ours")
+    own = [bigquery.SchemaField(f"own_{type_}", type_, description="ours") for type_ in EMPTY]
     fields = [
-        bigquery.SchemaField("Date", "DATE", mode="REQUIRED"),
+        bigquery.SchemaField("Date", "DATE"),
         bigquery.SchemaField("UserId", "INT64", description="who"),
-        own,
+        *own,
     ]
     made_beforehand(rig, fields, field="Date")
     files = rig.load({DAY: ROWS})
     assert rig.rows() == rows_in_parquet(files, EVENTS.columns)
     found = {one.name: one.description for one in rig.client.get_table(f"{rig.of}.t").schema}
-    assert (found["UserId"], found["region"]) == ("who", "ours")
-    assert rig.query("SELECT count(region) FROM t") == [(0,)]
+    assert found["UserId"] == "who"
+    assert {found[one.name] for one in own} == {"ours"}
+    assert rig.query(f"SELECT {', '.join(f'count({one.name})' for one in own)} FROM t") == [(0,) * len(own)]
 
 
 DAY_FIELD = bigquery.SchemaField("date", "DATE")
@@ -189,12 +191,12 @@ PARTITIONING = "it is not partitioned by day of its column date"
         (
             [DAY_FIELD, bigquery.SchemaField("UserId", "INT64", mode="REQUIRED")],
             "date",
-            "its column UserId must not be NULL, but rows may have no value for it",
+            "its column UserId is REQUIRED, but the columns of a day's file are NULLABLE",
         ),
         (
-            [DAY_FIELD, bigquery.SchemaField("x", "INT64", mode="REQUIRED")],
+            [DAY_FIELD, bigquery.SchemaField("x", "JSON")],
             "date",
-            "its column x must not be NULL, and asyncexport does not fill it",
+            "its column x is JSON, which asyncexport cannot leave empty",
         ),
     ],
 )

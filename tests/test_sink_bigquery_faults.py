@@ -46,6 +46,11 @@ def table_of(rig: BigQueryRig) -> bigquery.Table:
     return rig.client.get_table(f"{rig.of}.t")
 
 
+def fields_of(table: bigquery.Table) -> dict[str, str]:
+    """Return the columns of a table and their types."""
+    return {one.name: one.field_type for one in table.schema}
+
+
 def begin(rig: BigQueryRig, file: Path, *, receipt: str = "new", until: str) -> str:
     """Do the first steps of a load, as a process that is killed after one of them; return the id of the job."""
     sink, table = rig.another(), table_of(rig)
@@ -53,7 +58,7 @@ def begin(rig: BigQueryRig, file: Path, *, receipt: str = "new", until: str) -> 
     if until == "recorded":
         sink._record.begin(rig.client, "t", DAY, load=load, job=job_id(table, DAY, load))
         return job_id(table, DAY, load)
-    with day_file(file, day=DAY, scratch=rig.folder, memory=1 << 28) as made:
+    with day_file(file, fields_of(table), day=DAY, scratch=rig.folder, memory=1 << 28) as made:
         return sink._jobs.load(rig.client, table, DAY, load=load, file=made)
 
 
@@ -82,7 +87,8 @@ def test_a_job_that_is_running_is_waited_for(rig):
     """A load whose process was killed during the job does not start it again."""
     file = rig.parquet(NEW)
     id_ = begin(rig, file, until="recorded")
-    with day_file(file, day=DAY, scratch=rig.folder, memory=1 << 28) as made, made.path.open("rb") as data:
+    fields = fields_of(table_of(rig))
+    with day_file(file, fields, day=DAY, scratch=rig.folder, memory=1 << 28) as made, made.path.open("rb") as data:
         config = bigquery.LoadJobConfig(source_format="PARQUET", write_disposition="WRITE_TRUNCATE")
         config.schema = table_of(rig).schema
         rig.client.load_table_from_file(data, f"{rig.of}.t${DAY.replace('-', '')}", job_id=id_, job_config=config)

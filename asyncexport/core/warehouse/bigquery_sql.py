@@ -6,7 +6,9 @@
 2. All JSON is STRING: a load job cannot fill a JSON column from Parquet, and STRING keeps every value as it is written.
    BigQuery's JSON functions accept it.
 3. BigQuery treats names of columns as equal if only their case differs.
-4. The record of loaded days says before each load which job will do it, so the next load finds that job after a crash.
+4. A load job gets the schema of the table as it is, and a file with exactly these columns: otherwise a job that
+   replaces rows might change the schema, or fail for a column that the file lacks. What a day does not have is NULL.
+5. The record of loaded days says before each load which job will do it, so the next load finds that job after a crash.
    Each load of a day has a number of its own, so a job is never taken for an earlier one that loaded the same archives.
 """
 
@@ -30,6 +32,16 @@ TYPES: Mapping[ColumnKind, str] = {
     ColumnKind.DAY: "DATE",
 }
 """The type of each kind of column, as the API names it."""
+
+EMPTY: Mapping[str, str] = {
+    "INTEGER": "BIGINT",
+    "TIMESTAMP": "TIMESTAMP WITH TIME ZONE",
+    "FLOAT": "DOUBLE",
+    "BOOLEAN": "BOOLEAN",
+    "STRING": "VARCHAR",
+    "DATE": "DATE",
+}
+"""The types of further columns that a file can have as NULL (rule 4), with their types in DuckDB."""
 
 CLUSTERINGS = (("UserId", "SessionId", "EventStart"), ("device_id", "session_id", "event_time"), ("IndvId",))
 """The columns that a table is clustered by: the first of these that it has all of."""
@@ -122,16 +134,14 @@ def missing(columns: Iterable[Column], fields: Iterable[Field]) -> tuple[Column,
     """
     wanted = {bigquery_name(column.name).lower(): column for column in columns}
     for field in fields:
-        column = wanted.pop(field.name.lower(), None)
-        if column is None:
-            if field.is_required:
-                raise ValueError(f"its column {field.name} must not be NULL, and asyncexport does not fill it")
-            continue
+        if field.is_required:
+            raise ValueError(f"its column {field.name} is REQUIRED, but the columns of a day's file are NULLABLE")
         type_ = f"ARRAY of {field.type}" if field.is_repeated else field.type
-        if type_ != TYPES[column.kind]:
+        column = wanted.pop(field.name.lower(), None)
+        if column is None and type_ not in EMPTY:
+            raise ValueError(f"its column {field.name} is {type_}, which asyncexport cannot leave empty")
+        if column is not None and type_ != TYPES[column.kind]:
             raise ValueError(f"its column {field.name} is {type_}, not {TYPES[column.kind]}")
-        if field.is_required and column != DATE:
-            raise ValueError(f"its column {field.name} must not be NULL, but rows may have no value for it")
     return tuple(wanted.values())
 
 
@@ -143,7 +153,7 @@ def next_load(known: DayLoad | None, receipt: str) -> DayLoad:
 
 
 def job_id(table: str, made: str, *, day: str, load: DayLoad) -> str:
-    """Return the id of a job (rule 4).
+    """Return the id of a job (rule 5).
 
     Args:
         table: The table, with its project and dataset.
@@ -167,18 +177,22 @@ def partition(table: str, day: str) -> str:
     return f"{table}${day.replace('-', '')}"
 
 
-def day_file(columns: Mapping[str, str], *, day: str, file: str, target: str) -> str:
-    """Return the statement for DuckDB that writes a Parquet file as BigQuery can load it.
+def day_file(columns: Mapping[str, str], fields: Mapping[str, str], *, day: str, file: str) -> str:
+    """Return the query for DuckDB that gives the rows of a Parquet file as BigQuery can load them (rule 4).
 
     Args:
         columns: The columns of the file, and their types in DuckDB.
+        fields: The columns of the table, and their types in BigQuery.
         day: The date, which becomes a column.
         file: The Parquet file of the day.
-        target: The file to write.
     """
-    values = [f"{_value(name, type_)} AS {quoted(bigquery_name(name))}" for name, type_ in columns.items()]
-    query = f"SELECT {', '.join(values)}, DATE {literal(day)} AS {quoted(DATE.name)} FROM {_rows(file)}"
-    return f"COPY ({query}) TO {literal(target)} (FORMAT parquet, COMPRESSION zstd)"
+    values = {bigquery_name(name).lower(): _value(name, type_) for name, type_ in columns.items()}
+    values[DATE.name] = f"DATE {literal(day)}"
+    selected = [
+        f"{values.get(name.lower()) or f'CAST(NULL AS {EMPTY[type_]})'} AS {quoted(name)}"
+        for name, type_ in fields.items()
+    ]
+    return f"SELECT {', '.join(selected)} FROM {_rows(file)}"
 
 
 def row_counts_of_file(columns: Mapping[str, str], *, file: str) -> str:

@@ -103,7 +103,8 @@ class BigQuerySink:
             if parquet is None:
                 job = self._jobs.delete(client, into, day, load)
             else:
-                with day_file(parquet, day=day, scratch=self._place.scratch, memory=self._place.memory) as file:
+                fields, place = {one.name: one.field_type for one in into.schema}, self._place
+                with day_file(parquet, fields, day=day, scratch=place.scratch, memory=place.memory) as file:
                     job = self._jobs.load(client, into, day, load=load, file=file)
                     rows, odd_times = file.rows, file.odd_times
             was_alone = self._record.end(client, table, day, job=job, rows=rows)

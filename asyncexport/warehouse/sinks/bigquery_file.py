@@ -1,9 +1,9 @@
-"""The file that a load job reads: the day's Parquet file with `date` as a column, and only times that BigQuery holds.
+"""The file that a load job reads: the rows of the day's Parquet file in the columns of the table, `date` among them.
 
 A table that is partitioned by a column needs the column in the file, also if a job names the partition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +26,20 @@ class DayFile:
         path: The file.
         rows: Its rows.
         odd_times: Of these, the rows with a time that BigQuery cannot hold. It is NULL in the file.
-        columns: The names of its columns, without `date`.
     """
 
     path: Path
     rows: int
     odd_times: int
-    columns: tuple[str, ...]
 
 
 @contextmanager
-def day_file(parquet: Path, *, day: str, scratch: Path, memory: int) -> Iterator[DayFile]:
+def day_file(parquet: Path, fields: Mapping[str, str], *, day: str, scratch: Path, memory: int) -> Iterator[DayFile]:
     """Make the file, and remove it afterwards.
 
     Args:
         parquet: The Parquet file of the day.
+        fields: The columns of the table, and their types.
         day: The date.
         scratch: The folder for temporary files.
         memory: DuckDB's memory limit, in bytes.
@@ -49,10 +48,10 @@ def day_file(parquet: Path, *, day: str, scratch: Path, memory: int) -> Iterator
         SinkError: the Parquet file cannot be read, or the disk is full.
     """
     with TemporaryDirectory(prefix="bigquery-", dir=scratch) as folder:
-        yield _made(parquet, Path(folder), day=day, memory=memory)
+        yield _made(parquet, fields, Path(folder), day=day, memory=memory)
 
 
-def _made(parquet: Path, folder: Path, *, day: str, memory: int) -> DayFile:
+def _made(parquet: Path, fields: Mapping[str, str], folder: Path, *, day: str, memory: int) -> DayFile:
     target, source = folder / "day.parquet", str(parquet)
     try:
         with duckdb.connect(config={"threads": 1, "memory_limit": f"{memory}B"}) as duck:
@@ -62,7 +61,8 @@ def _made(parquet: Path, folder: Path, *, day: str, memory: int) -> DayFile:
             ).fetchall()
             types = {str(column): str(type_) for column, type_, *_ in found}
             rows, odd_times = duck.execute(bigquery_sql.row_counts_of_file(types, file=source)).fetchall()[0]
-            duck.execute(bigquery_sql.day_file(types, day=day, file=source, target=str(target)))
+            query = bigquery_sql.day_file(types, fields, day=day, file=source)
+            duck.execute(f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)")
     except duckdb.Error as error:
         raise SinkError(f"could not prepare {parquet} for BigQuery: {str(error).splitlines()[0]}", sink=NAME) from error
-    return DayFile(target, rows, odd_times, tuple(map(bigquery_sql.bigquery_name, types)))
+    return DayFile(target, rows, odd_times)

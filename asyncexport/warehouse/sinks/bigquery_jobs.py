@@ -15,7 +15,6 @@ from google.cloud import bigquery
 
 from asyncexport.core.warehouse import bigquery_sql
 from asyncexport.core.warehouse.bigquery_sql import DayLoad
-from asyncexport.core.warehouse.columns import DATE
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.bigquery_connection import NAME, BigQueryConnection
 from asyncexport.warehouse.sinks.bigquery_file import DayFile
@@ -59,7 +58,7 @@ class BigQueryJobs:
             id_ = job_id(table, day, load)
             self._record.begin(client, table.table_id, day, load=load, job=id_)
             into = bigquery_sql.partition(f"{table.project}.{table.dataset_id}.{table.table_id}", day)
-            config = _config(table, file, bigquery_sql.labels(table.table_id, day, load.receipt))
+            config = _config(table, bigquery_sql.labels(table.table_id, day, load.receipt))
             job, was_there = self._submitted(client, file, into, id_=id_, location=table.location, config=config)
             try:
                 job.result(retry=self._retry, timeout=JOB_SECONDS)
@@ -94,24 +93,14 @@ class BigQueryJobs:
         return job, False
 
 
-def _config(table: bigquery.Table, file: DayFile, labels: dict[str, str]) -> bigquery.LoadJobConfig:
+def _config(table: bigquery.Table, labels: dict[str, str]) -> bigquery.LoadJobConfig:
     config = bigquery.LoadJobConfig()
     config.source_format = bigquery.SourceFormat.PARQUET
     config.write_disposition = bigquery.WriteDisposition.WRITE_TRUNCATE
     config.create_disposition = bigquery.CreateDisposition.CREATE_NEVER
-    config.schema = _schema(table, file)
+    config.schema = table.schema
     config.labels = labels
     return config
-
-
-def _schema(table: bigquery.Table, file: DayFile) -> list[bigquery.SchemaField]:
-    """Return the columns of a file as the table has them. Columns of others are left out, and become NULL."""
-    names = {name.lower() for name in (*file.columns, DATE.name)}
-    return [
-        bigquery.SchemaField(one.name, one.field_type, one.mode, description=one.description)
-        for one in table.schema
-        if one.name.lower() in names
-    ]
 
 
 def job_id(table: bigquery.Table, day: str, load: DayLoad) -> str:
