@@ -15,7 +15,9 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
 
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import Column, ColumnKind, Layout
@@ -28,6 +30,10 @@ from tests.sink_rig import EVENTS, Row, comparable, write_parquet
 PACKAGES = ("fakesnow[server]==0.12.1", "snowflake-connector-python==4.8.1")
 
 CLIENT = "snowflake"
+
+if TYPE_CHECKING:
+    from asyncexport.warehouse.sinks.snowflake import SnowflakeSink
+    from asyncexport.warehouse.sinks.snowflake_connection import SnowflakeConnection
 
 DAY = "2026-01-31"
 
@@ -94,6 +100,15 @@ def running(cache: Path) -> Iterator[Emulator]:
         shutil.rmtree(folder)
 
 
+def emulator_or_skip(config: pytest.Config) -> Iterator[Emulator]:
+    """Run the emulator, or skip the tests with the reason why there is none."""
+    try:
+        with running(config.cache.mkdir("environments")) as emulator:
+            yield emulator
+    except NotMadeError as error:
+        pytest.skip(f"there is no emulator of Snowflake: {error}")
+
+
 def private_key(passphrase: bytes | None = None) -> bytes:
     """Return a new private key."""
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - it comes with the vendor's client
@@ -119,6 +134,10 @@ class SnowflakeRig:
         with self.connection.doing("make the database"):
             self.connection.run(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
         self.sink = SnowflakeSink(SnowflakeConnection(emulator.login, request_seconds=5), schema=self.schema)
+
+    def another(self, connection: type["SnowflakeConnection"]) -> "SnowflakeSink":
+        """Return another destination of the same schema, with a connection of this kind."""
+        return type(self.sink)(connection(self.emulator.login, request_seconds=5), schema=self.schema)
 
     def __enter__(self) -> Self:
         return self

@@ -120,6 +120,7 @@ def test_a_check_prints_what_differs(place, capsys):
         (["--export", "nobody"], "--export: there is no export 'nobody'"),
         (["--start", "soon"], "--start: "),
         (["--to", "postgres"], "load.postgres.dsn: is not set"),
+        (["--to", "snowflake"], "load.snowflake.account: is not set"),
     ],
 )
 def test_wrong_options_are_exit_code_2(place, capsys, asked, reported):

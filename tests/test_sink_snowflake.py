@@ -10,9 +10,8 @@ from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import DATE, Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS
 from asyncexport.errors import SinkError
-from tests.made_environment import NotMadeError
 from tests.sink_rig import EVENTS, PEOPLE, event, rows_in_parquet
-from tests.snowflake_rig import DAY, Emulator, SnowflakeRig, running, why_no_client
+from tests.snowflake_rig import DAY, Emulator, SnowflakeRig, emulator_or_skip, why_no_client
 from tests.test_sink_postgres import ODD_TEXTS
 
 pytestmark = [
@@ -36,11 +35,7 @@ ROWS = [
 @pytest.fixture(scope="module")
 def emulator(pytestconfig) -> Iterator[Emulator]:
     """Run an emulator for all tests of the module."""
-    try:
-        with running(pytestconfig.cache.mkdir("environments")) as emulator:
-            yield emulator
-    except NotMadeError as error:
-        pytest.skip(f"there is no emulator of Snowflake: {error}")
+    yield from emulator_or_skip(pytestconfig)
 
 
 @pytest.fixture

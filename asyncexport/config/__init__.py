@@ -15,6 +15,7 @@ Importing this package loads pydantic, which is slow: commands import it when th
     vary            settings with one key changed
     key             the API key
     dsn             the connection string of PostgreSQL
+    snowflake       the login at Snowflake
     hauser          converts the configuration of hauser, Fullstory's earlier exporter
     hauser_values   reads the values in it
     hauser_sync     finds how far hauser has exported
@@ -27,6 +28,7 @@ from asyncexport.config.durations import read_duration, write_duration
 from asyncexport.config.key import ApiKey, clean_key, load_key
 from asyncexport.config.load import load_settings
 from asyncexport.config.model import Settings
+from asyncexport.config.snowflake import load_snowflake
 from asyncexport.config.vary import varied
 
 EXAMPLE = Path(__file__).with_name("example.toml").read_text(encoding="utf-8")
@@ -40,6 +42,7 @@ __all__ = [
     "load_dsn",
     "load_key",
     "load_settings",
+    "load_snowflake",
     "read_duration",
     "varied",
     "write_duration",

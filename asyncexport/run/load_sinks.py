@@ -17,9 +17,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from asyncexport.config import Settings, load_dsn
+from asyncexport.config import Settings, load_dsn, load_snowflake
 from asyncexport.core.access import Access
 from asyncexport.core.warehouse.choices import SinkName
+from asyncexport.core.warehouse.snowflake_sql import SnowflakeSchema, name_of_setting
 from asyncexport.errors import ConfigError, Problem, SinkError, StorageError
 from asyncexport.storage.threads import until_over
 from asyncexport.warehouse.sinks.sink import Sink
@@ -41,6 +42,7 @@ EXTRAS: Mapping[SinkName, tuple[str, str]] = {
     SinkName.DUCKDB: ("duckdb", "load"),
     SinkName.POSTGRES: ("psycopg", "load,postgres"),
     SinkName.BIGQUERY: ("google.cloud.bigquery", "load,bigquery"),
+    SinkName.SNOWFLAKE: ("snowflake.connector", "load,snowflake"),
 }
 """The library that each destination needs, and the extra that installs it."""
 
@@ -107,11 +109,22 @@ def _bigquery(place: SinkPlace) -> Sink:
     )
 
 
+def _snowflake(place: SinkPlace) -> Sink:
+    from asyncexport.warehouse.sinks.snowflake import SnowflakeSink  # noqa: PLC0415 - the library may not be installed
+    from asyncexport.warehouse.sinks.snowflake_connection import SnowflakeConnection  # noqa: PLC0415
+
+    load = place.settings.load
+    login = load_snowflake(load.snowflake)
+    schema = SnowflakeSchema(login.database, name_of_setting(load.snowflake.schema_name))
+    return SnowflakeSink(SnowflakeConnection(login), schema=schema, memory=load.memory)
+
+
 MAKERS: dict[SinkName, Callable[[SinkPlace], Sink]] = {
     SinkName.PARQUET: lambda place: place.parquet,
     SinkName.DUCKDB: _duckdb,
     SinkName.POSTGRES: _postgres,
     SinkName.BIGQUERY: _bigquery,
+    SinkName.SNOWFLAKE: _snowflake,
 }
 """How each destination is made. Nothing is written and no connection is opened before its first use."""
 
@@ -120,7 +133,7 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
     """Return the destinations to load: those named, or else those of the settings.
 
     Raises:
-        ConfigError: a name is unknown, a library or a setting is missing, or this version cannot load a destination.
+        ConfigError: a name is unknown, or a library or a setting is missing.
     """
     known = [one.value for one in SinkName]
     problems = [
@@ -132,14 +145,14 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
         raise ConfigError(problems)
     chosen = tuple(dict.fromkeys(map(SinkName, names))) or settings.load.to
     for name in dict.fromkeys((SinkName.PARQUET, *chosen)):
-        library, extra = EXTRAS.get(name, ("", ""))
-        if library and not _is_installed(library):
+        library, extra = EXTRAS[name]
+        if not _is_installed(library):
             problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
             raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
-        if name not in MAKERS:
-            raise ConfigError([Problem("load.to", f"{name.value} cannot be loaded by this version")])
     if SinkName.POSTGRES in chosen:
         load_dsn(settings.load.postgres)
+    if SinkName.SNOWFLAKE in chosen:
+        load_snowflake(settings.load.snowflake)
     return chosen
 
 

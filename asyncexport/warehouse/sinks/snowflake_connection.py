@@ -29,11 +29,15 @@ CONNECT_SECONDS = 30
 REQUEST_SECONDS = 600
 """How long the client repeats a request that fails because of the network."""
 
+LOCK_SECONDS = 600
+"""How long a statement waits for another loader, instead of twelve hours."""
+
 SESSION: Mapping[str, Any] = MappingProxyType(
     {
         "TIMEZONE": "UTC",
         "QUOTED_IDENTIFIERS_IGNORE_CASE": False,
         "QUERY_TAG": "asyncexport",
+        "LOCK_TIMEOUT": LOCK_SECONDS,
         "CLIENT_TELEMETRY_ENABLED": False,
     }
 )
@@ -74,9 +78,14 @@ HINTS = MappingProxyType(
 )
 """What to do, by the code of the server's error."""
 
-# The client logs accounts and statements, and Python prints the errors of a logger that has no handler.
-logging.getLogger("snowflake.connector").addHandler(logging.NullHandler())
+# The client logs accounts, users and statements. What matters of it is in the errors.
+logging.getLogger("snowflake").setLevel(logging.CRITICAL + 1)
 logging.getLogger("snowflake.connector").propagate = False
+
+LOCK_HINT = (
+    "another load changes the table, or one was killed and its transaction is still open (up to four hours): see SHOW "
+    "TRANSACTIONS and end it with SYSTEM$ABORT_TRANSACTION, then load again"
+)
 
 _LOST = (OperationalError, InterfaceError)
 
@@ -132,10 +141,10 @@ class SnowflakeConnection:
             self.run("BEGIN")
             try:
                 yield
+                self.run("COMMIT")
             except BaseException:
                 self._roll_back()
                 raise
-            self.run("COMMIT")
 
     def close(self) -> None:
         """Close the connection."""
@@ -206,5 +215,6 @@ def translated(doing: str, error: Error) -> SinkError:
         )
     said = " ".join(str(error.raw_msg or error.msg or type(error).__name__).split())
     if state.startswith("22"):
-        said = re.sub(r"'[^']*'", "a value", said)
-    return SinkError(f"could not {doing} in Snowflake: {said[:300]} ({code:06d})", sink=NAME, hint=HINTS.get(code, ""))
+        said = re.sub(r"'[^']*'|\"[^\"]*\"", "a value", said)
+    hint = HINTS.get(code) or (LOCK_HINT if re.search(r"\block", said, re.IGNORECASE) else "")
+    return SinkError(f"could not {doing} in Snowflake: {said[:300]} ({code:06d})", sink=NAME, hint=hint)
