@@ -139,7 +139,17 @@ def test_the_table_can_be_left_out(tmp_path):
 
 def test_an_export_without_a_field_of_the_key_has_only_the_flat_table(tmp_path):
     """The load says which fields are missing, and loads the flat table."""
-    fields = ("UserId", "PageId", "EventStart", "EventType", "EventSubType", "EventCustomName", "EventTarget*", "Req*")
+    fields = (
+        "UserId",
+        "PageId",
+        "EventStart",
+        "EventType",
+        "EventSubType",
+        "EventCustomName",
+        "EventTarget*",
+        "Req*",
+        "evt_*",
+    )
     place = Place(tmp_path, exports=(Export(EVENTS.name, Definition(fields=fields)),))
     place.store(Arrival((0, 1), events(0, 3)))
     summary = place.load()

@@ -42,9 +42,14 @@ def test_the_suffix_of_a_custom_variable_says_its_kind():
 def test_an_export_without_key_fields_is_recognized():
     """Fields that the key of an event needs are named; a wildcard stands for all names it matches."""
     assert missing(()) == ()
-    assert missing(EVENT_KEY) == ()
-    assert missing(("Event*", "UserId", "SessionId", "PageId", "Req*")) == ()
-    assert missing(("Event*", "UserId", "PageId", "ReqUrl", "ReqMethod")) == ("SessionId", "ReqStatus")
+    assert missing((*EVENT_KEY, "evt_*")) == ()
+    assert missing(("Event*", "UserId", "SessionId", "PageId", "Req*", "e*")) == ()
+    assert missing(("Event*", "UserId", "PageId", "ReqUrl", "ReqMethod", "evt_*")) == ("SessionId", "ReqStatus")
+
+
+def test_an_export_that_asks_for_some_variables_of_events_lacks_the_others():
+    """The ids of events must not depend on which variables were asked for, so all have to be."""
+    assert missing((*EVENT_KEY, "evt_price_real", "evt_p*")) == ("evt_*",)
 
 
 def stored(start: int, end: int, *, rows: int = 1, exported: float = 10 * DAY, sha: str = "0") -> BundleRecord:

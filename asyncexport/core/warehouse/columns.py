@@ -252,12 +252,21 @@ EVENT_KEY: tuple[str, ...] = (
 """The standard fields that, with all `evt_*`, identify an event: none of them changes after the event happened."""
 
 
+ALL_EVENT_VARIABLES = "evt_*"
+"""What stands for all variables of events in the fields of an export."""
+
+
 def missing_key_fields(fields: Iterable[str]) -> tuple[str, ...]:
-    """Return the fields of the key that an export with these `fields` lacks; no `fields` means all default ones."""
+    """Return the fields of the key that an export with these `fields` lacks; no `fields` means all default ones.
+
+    The variables of events belong to the key, and nobody knows all their names. So an export that names its fields must
+    ask for `evt_*`, or the ids of its events would depend on the names that it asks for.
+    """
     asked = tuple(fields)
     if not asked:
         return ()
-    return tuple(name for name in EVENT_KEY if not any(_stands_for(field, name) for field in asked))
+    key = (*EVENT_KEY, ALL_EVENT_VARIABLES)
+    return tuple(name for name in key if not any(_stands_for(field, name) for field in asked))
 
 
 def _stands_for(field: str, name: str) -> bool:
