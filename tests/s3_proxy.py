@@ -1,6 +1,7 @@
 """A proxy between the program and an S3 server, which counts requests and does what goes wrong on the way."""
 
 import asyncio
+import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -89,7 +90,7 @@ class S3Proxy:
         headers = {name.lower(): value for name, value in request.headers.items()}
         call = Call(len(self.calls), request.method, request.raw_path, headers)
         self.calls.append(call)
-        body = await request.read()
+        body = io.BytesIO(await request.read())  # aiohttp warns of large bodies that are bytes
         match self.fault(call):
             case Fault.REFUSED:
                 return web.Response(status=500, text="<Error><Code>InternalError</Code></Error>")

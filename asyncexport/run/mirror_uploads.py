@@ -138,7 +138,14 @@ class MirrorUploads:
                 raise ConflictError
 
         pieces = _in_threads(archive_pieces(self._directory, wanted, LARGE_PIECE))
-        return await self._store.put_large(wanted.path, pieces, wanted.sha256, size=wanted.bytes, check=check)
+        try:
+            return await self._store.put_large(wanted.path, pieces, wanted.sha256, size=wanted.bytes, check=check)
+        except MirrorError:
+            # If the answer to the last request was lost, the object is there, and the repeated request fails.
+            found = await self._store.examined(wanted.path)
+            if found is None or (found.sha256, found.bytes) != (wanted.sha256, wanted.bytes):
+                raise
+            return found
 
 
 def _version(held: Held | None) -> tuple[str | None, str | None] | None:

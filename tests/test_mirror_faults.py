@@ -1,0 +1,243 @@
+"""Mirrors while the network, the object store or the process fails: nothing is lost, overwritten or counted twice."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+
+from asyncexport.core.exits import Exit
+from asyncexport.core.mirror.tally import GIVES_UP_AFTER, Outcome
+from asyncexport.errors import MirrorError
+from asyncexport.ledger.folder import LEDGER_FOLDER
+from asyncexport.mirror.seen_file import FILE_NAME
+from tests.load_rig import Arrival, Place, events
+from tests.s3_proxy import Call, Fault
+from tests.s3_server import S3Server, running, why_not
+
+pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
+
+if not why_not():
+    import obstore
+
+    from tests.mirror_rig import MirrorRig, archive, hours, in_environment
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3Server]:
+    """Run a server for all tests of the module."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def rig(server, tmp_path):
+    """Three archives, none of them mirrored."""
+    with in_environment(server.environ):
+        rig = MirrorRig(server, Place(tmp_path))
+        rig.add(*hours(0, 3))
+        yield rig
+
+
+def once(fault: Fault, fits: Callable[[Call], bool]) -> Callable[[Call], Fault]:
+    """Let this go wrong with the first request that fits."""
+    left = [fault]
+
+    def decide(call: Call) -> Fault:
+        has_come = call.has_passed == (fault is Fault.LOST)
+        return left.pop() if left and has_come and fits(call) else Fault.NONE
+
+    return decide
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.LOST])
+@pytest.mark.parametrize("number", range(5))
+async def test_a_request_that_fails_once_is_repeated(rig, fault, number):
+    """Whichever it is. An upload whose answer was lost finds its own object, which counts as uploaded."""
+    async with rig.proxied() as proxy:
+        proxy.fault = once(fault, lambda call: call.number == number)
+        assert await rig.counts() == (4, 0, 0, 0)
+        assert len(proxy.calls) > 5
+    rig.check_complete()
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.LOST])
+async def test_a_replacement_that_fails_once_is_repeated(rig, fault):
+    """With If-Match, the lost answer leaves a version that the repeated request does not expect."""
+    await rig.mirrored()
+    await rig.place.stored(Arrival((1, 2), events(5000, 7), revision=1))
+    async with rig.proxied() as proxy:
+        proxy.fault = once(fault, lambda call: call.uploads)
+        assert await rig.counts() == (1, 3, 0, 0)
+    rig.check_complete()
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.STALLED])
+async def test_a_file_that_keeps_failing_does_not_stop_the_others(rig, fault):
+    """It is named, the exit code is 3, and the next mirror uploads it."""
+    rig.limits = replace(rig.limits, uploads=1, upload=0.3)
+    async with rig.proxied() as proxy:
+        proxy.fault = lambda call: fault if call.uploads and archive(1) in unquote(call.path) else Fault.NONE
+        summary = await rig.mirrored()
+    assert (summary.exit_code, summary.error) == (Exit.PARTIAL, None)
+    assert [one.path for one in rig.events if one.outcome is Outcome.FAILED] == [archive(1)]
+    assert archive(1) not in rig.objects()
+    assert await rig.counts() == (1, 3, 0, 0)
+    rig.check_complete()
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.STALLED])
+async def test_a_store_that_fails_altogether_ends_the_mirror(rig, fault):
+    """After a few files, not after each of a hundred thousand; or with the listing."""
+    await rig.place.stored(*hours(3, 17))
+    rig.limits = replace(rig.limits, uploads=1, upload=0.3, answer=0.3)
+    async with rig.proxied() as proxy:
+        proxy.fault = lambda call: fault if call.uploads else Fault.NONE
+        summary = await rig.mirrored()
+        assert summary.exit_code is Exit.PARTIAL
+        assert isinstance(summary.error, MirrorError)
+        assert summary.to_dict()["mirror"]["failed"] == GIVES_UP_AFTER
+        proxy.fault = lambda _call: fault
+        summary = await rig.mirrored()
+        assert str(summary.error).startswith(f"cannot list {rig.url}: ")
+        assert summary.to_dict()["mirror"]["failed"] == 0
+    assert await rig.counts() == (21, 0, 0, 0)
+
+
+async def test_no_server_ends_the_mirror(rig):
+    """The message says so, without anything of the request."""
+    with in_environment({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}):
+        summary = await rig.mirrored()
+    assert summary.exit_code is Exit.PARTIAL
+    assert str(summary.error) == f"cannot list {rig.url}: no answer"
+
+
+async def test_files_are_uploaded_several_at_a_time(rig):
+    """As many as the limit says, and no more."""
+    await rig.place.stored(*hours(3, 17))
+    rig.limits = replace(rig.limits, uploads=3)
+    async with rig.proxied() as proxy:
+        assert await rig.counts() == (21, 0, 0, 0)
+        assert 2 <= proxy.most <= 3
+
+
+@pytest.mark.parametrize("passes", [False, True])
+async def test_a_mirror_that_is_cancelled_at_any_request_is_completed_by_the_next(rig, passes):
+    """Before the server gets the request, or after it has answered."""
+    total = 5
+    for number in range(total):
+        rig.prefix = f"{rig.prefix.partition('/at-')[0]}/at-{number}-{passes}"
+        rig.place.changes["output"]["mirror"] = rig.url
+        async with rig.proxied() as proxy:
+            working = asyncio.create_task(rig.mirrored())
+
+            def kill(call, number=number, working=working):
+                if call.number == number and call.has_passed == passes:
+                    working.cancel()
+                    return Fault.LOST if passes else Fault.DROPPED
+                return Fault.NONE
+
+            proxy.fault = kill
+            with suppress(asyncio.CancelledError):
+                await working
+            assert working.cancelled()
+        uploaded, already, *others = await rig.counts()
+        assert (uploaded + already, others) == (4, [0, 0])
+        rig.check_complete()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1, 3, 4])
+@pytest.mark.parametrize("passes", [False, True])
+async def test_a_mirror_that_is_killed_is_completed_by_the_next(rig, number, passes):
+    """The process itself, by SIGKILL, while a request is on its way."""
+    async with rig.proxied() as proxy:
+        words = ["mirror", "-d", str(rig.place.output), "--set", f"output.mirror={rig.url}"]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "asyncexport", *words, cwd=ROOT)
+
+        def kill(call):
+            if call.number == number and call.has_passed == passes:
+                process.send_signal(signal.SIGKILL)
+                return Fault.LOST if passes else Fault.DROPPED
+            return Fault.NONE
+
+        proxy.fault = kill
+        assert await process.wait() == -signal.SIGKILL
+    uploaded, already, *others = await rig.counts()
+    assert (uploaded + already, others) == (4, [0, 0])
+    rig.check_complete()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\n\nx", b"0" * 20, b"\xff" * 40 + b"\n" + b"z" * 32 + b"\n"])
+async def test_a_damaged_memory_costs_only_requests(rig, damage):
+    """The file of objects that were found to be right is cut, or holds something else."""
+    await rig.mirrored()
+    path = rig.place.output / LEDGER_FOLDER / FILE_NAME
+    path.write_bytes(path.read_bytes()[:50] + damage)
+    assert await rig.counts() == (0, 4, 0, 0)
+    async with rig.proxied() as proxy:
+        assert await rig.counts() == (0, 4, 0, 0)
+        assert len(proxy.calls) == 1
+
+
+async def test_the_memory_of_replaced_objects_is_tidied(rig, monkeypatch):
+    """It does not grow for ever."""
+    monkeypatch.setattr("asyncexport.mirror.seen_file.SPARE_LINES", 5)
+    for revision in range(1, 9):
+        await rig.place.stored(Arrival((1, 2), events(5000 + revision, 7), revision=revision))
+        await rig.mirrored()
+    lines = (rig.place.output / LEDGER_FOLDER / FILE_NAME).read_bytes().splitlines()
+    assert len(lines) <= 2 * 4 + 5
+    async with rig.proxied() as proxy:
+        assert await rig.counts() == (0, 4, 0, 0)
+        assert len(proxy.calls) == 1
+
+
+async def test_a_mirror_needs_a_disk_only_for_its_memory(rig):
+    """If the file cannot be written, the error says so, and what was uploaded stays."""
+    (rig.place.output / LEDGER_FOLDER / FILE_NAME).mkdir()
+    summary = await rig.mirrored()
+    assert summary.exit_code is Exit.DISK
+    assert "cannot use the files in" in str(summary.error)
+
+
+def large(rig: "MirrorRig", number: int) -> None:
+    """Let archives be uploaded in parts, and store one of several parts."""
+    rig.limits = replace(rig.limits, single_bytes=1 << 20, upload=20.0)
+    noise = [{"EventType": "click", "evt_x_str": os.urandom(1 << 20).hex()} for _ in range(9)]
+    rig.place.store(Arrival((number, number + 1), noise))
+
+
+@pytest.mark.parametrize("part", ["uploads", "partNumber", "uploadId"])
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.LOST])
+async def test_a_large_upload_that_fails_once_is_repeated(rig, part, fault):
+    """A part, or the request that begins or completes the upload."""
+    await asyncio.to_thread(large, rig, 5)
+    async with rig.proxied() as proxy:
+        method = "PUT" if part == "partNumber" else "POST"
+        proxy.fault = once(fault, lambda call: call.method == method and part in call.path)
+        assert await rig.counts() == (5, 0, 0, 0)
+        assert proxy.count("POST") >= 2
+    rig.check_complete()
+
+
+async def test_a_large_archive_that_was_altered_is_not_uploaded(rig):
+    """Its hash is known only at its end, before the upload is completed."""
+    await asyncio.to_thread(large, rig, 5)
+    path = rig.place.output / archive(5)
+    content = bytearray(path.read_bytes())
+    content[100] ^= 1
+    path.write_bytes(content)
+    assert await rig.counts() == (4, 0, 1, 0)
+    assert archive(5) not in rig.objects()
+    path.write_bytes(content[:-1])
+    assert await rig.counts() == (0, 4, 1, 0)
+    assert archive(5) not in [one["path"] for one in obstore.list(rig.store).collect()]
