@@ -113,6 +113,55 @@ def test_a_check_prints_what_differs(place, capsys):
     assert [(one["sink"], one["date"]) for one in records[:-1]] == [("parquet", date(0)), ("duckdb", date(0))]
 
 
+def test_a_check_compares_what_a_view_shows(place, capsys):
+    """A view that was dropped shows nothing; the next load makes it, and the check says which command does."""
+    assert main(options(place)) == Exit.DONE
+    (place.warehouse / "warehouse.duckdb").unlink()
+    capsys.readouterr()
+    assert main(options(place, "--check", "--to", "duckdb", "--start", date(1))) == Exit.PARTIAL
+    found = capsys.readouterr()
+    assert found.out.splitlines()[0] == f"differs  duckdb {TABLE} {date(1)}: 0 rows instead of 3"
+    assert "hint: `asyncexport load --again" in found.err
+    assert main(options(place)) == Exit.DONE
+    assert main(options(place, "--check")) == Exit.DONE
+
+
+def test_a_check_of_a_destination_that_cannot_be_read_does_not_say_that_all_is_well(place, capsys):
+    """The exit code is 3, and the error says why."""
+    assert main(options(place)) == Exit.DONE
+    (place.warehouse / "warehouse.duckdb").write_text("not a database")
+    capsys.readouterr()
+    assert main(options(place, "--check")) == Exit.PARTIAL
+    found = capsys.readouterr()
+    assert found.out == ""
+    assert "could not read" in found.err
+
+
+def test_files_that_are_not_ours_stay_and_disturb_no_query(place):
+    """A folder such as `date=old` is not loaded, emptied or read by the view."""
+    assert main(options(place)) == Exit.DONE
+    ours = place.file()
+    strange = [ours.parents[1] / f"date={name}" / ours.name for name in ("old", "today", "20260101", "2026-1-1")]
+    for file in strange:
+        file.parent.mkdir()
+        file.write_bytes(ours.read_bytes())
+    assert main(options(place)) == Exit.DONE
+    assert main(options(place, "--check")) == Exit.DONE
+    assert place.in_duckdb().total() == 1203
+    assert all(file.exists() for file in strange)
+
+
+def test_a_file_of_a_day_without_archives_is_removed_even_if_it_cannot_be_read(place):
+    """It would make every query of the view fail."""
+    assert main(options(place)) == Exit.DONE
+    broken = place.file(7)
+    broken.parent.mkdir()
+    broken.write_text("PAR1")
+    assert main(options(place)) == Exit.DONE
+    assert not broken.exists()
+    assert place.in_duckdb().total() == 1203
+
+
 @pytest.mark.parametrize(
     ("asked", "reported"),
     [

@@ -175,7 +175,7 @@ COMMANDS: dict[str, Entry] = {
         (
             ("", "every day that has changed, into the destinations of [load] to"),
             ("--start 30d --to parquet", "the last 30 days, as Parquet files only"),
-            ("--check", "compare every destination with the archives"),
+            ("--check", "compare every destination with the ledger"),
         ),
     ),
     "mirror": Entry(

@@ -15,6 +15,7 @@ from asyncexport.errors import SinkError
 if TYPE_CHECKING:
     from asyncexport.cli.options import Asked
     from asyncexport.config import Settings
+    from asyncexport.core.warehouse.differences import Difference
     from asyncexport.core.warehouse.load_events import LoadEvent
     from asyncexport.engine.scheduler import Stop
     from asyncexport.run.load import LoadSpec
@@ -38,7 +39,7 @@ Scheduler = Annotated[
         show_default=False,
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Compare the destinations with the archives and change nothing.")]
+Check = Annotated[bool, typer.Option("--check", help="Compare the destinations with the ledger and change nothing.")]
 
 
 def load(
@@ -65,8 +66,8 @@ def load(
     beside the table, and the exit code is 3. A day whose archives overlap, or are not what the ledger says, is not
     loaded, and the exit code is 7.
 
-    With --check, nothing is changed: the exit code is 0 if every destination has exactly what the archives lead to,
-    and 3 if not.
+    With --check, nothing is changed. For each day, the receipt and the number of rows in each destination are compared
+    with what the ledger leads to; values and archives are not read. The exit code is 0 if all agree, and 3 if not.
     """
     session: Session = ctx.obj
     asked = read_asked(session, directory=directory, sets=sets, start=start, end=end, success_exits=success_exit)
@@ -146,20 +147,19 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
     from asyncexport.run.load_check import check_load
 
     failures: list[SinkError] = []
-    found = 0
+    found: list[Difference] = []
     with interruptible():
         for one in check_load(asked.settings, spec, now=now, on_failure=failures.append):
-            found += 1
+            found.append(one)
             session.record("differs", sink=one.sink, table=one.table, date=one.date, reason=one.reason)
             session.say(f"differs  {one.sink} {one.table} {one.date}: {plain(one.reason)}")
-    if not session.quiet or found:
-        session.say(
-            f"{count_of(found, 'day of a table differs', 'days of tables differ')} from the archives"
-            if found
-            else "nothing differs"
-        )
+    if found:
+        session.say(f"{count_of(len(found), 'day of a table differs', 'days of tables differ')} from the archives")
+    elif not session.quiet and not failures:
+        session.say("nothing differs")
     if failures:
         return session.summary(exit_of(failures[0]), error=failures[0])
     if found:
-        session.lines.hint(f"`{session.invocation.again('load')}` loads them")
+        again = ["--again"] if any(one.is_recorded for one in found) else []
+        session.lines.hint(f"`{session.invocation.again('load', *again)}` loads them")
     return session.summary(Exit.PARTIAL if found else Exit.DONE)

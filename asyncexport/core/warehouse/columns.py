@@ -121,8 +121,8 @@ STANDARD: dict[str, Column] = {
     **_of(
         ColumnKind.TEXT,
         {
-            "EventType": "ColumnKind of the event, such as click or navigate.",
-            "EventSubType": "ColumnKind of the event in more detail.",
+            "EventType": "Kind of the event, such as click or navigate.",
+            "EventSubType": "Kind of the event in more detail.",
             "EventCustomName": "Name of a custom event.",
             "EventTargetText": "Text of the element, or the message. Fullstory may have cut it.",
             "EventTargetSelector": "CSS selector of the element.",
@@ -139,7 +139,7 @@ STANDARD: dict[str, Column] = {
             "PageUserAgent": "User-Agent header of the browser.",
             "PageBrowser": "Browser.",
             "PageBrowserVersion": "Version of the browser.",
-            "PageDevice": "ColumnKind of device.",
+            "PageDevice": "Kind of device.",
             "PagePlatform": "Platform, such as Web or iOS.",
             "PageOperatingSystem": "Operating system.",
             "PageLatLong": "Latitude and longitude, with a comma between them.",

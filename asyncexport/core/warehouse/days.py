@@ -10,8 +10,10 @@
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from hashlib import sha256
 from itertools import groupby
 
@@ -104,3 +106,14 @@ def day_sources(export: str, format_: Format, records: Iterable[BundleRecord]) -
     archives = (archive for record in records if (archive := source_archive(record)) is not None)
     for start, found in groupby(archives, key=lambda one: one.range.start // DAY * DAY):
         yield DaySource(export, start, format_, tuple(found))
+
+
+def is_date(text: str) -> bool:
+    """Return whether a text is a date in the form that names of folders have: `2026-01-01`."""
+    if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is None:
+        return False
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True

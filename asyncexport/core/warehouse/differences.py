@@ -28,12 +28,15 @@ class Difference:
         table: The table.
         date: The day.
         reason: How it differs, in words.
+        is_recorded: Whether the destination's record says that it has the day. A load then does nothing about it unless
+            it loads days again.
     """
 
     sink: str
     table: str
     date: str
     reason: str
+    is_recorded: bool = False
 
 
 def differences(
@@ -50,14 +53,15 @@ def differences(
     """
     receipts = have.get(sink, {}).get(table, {})
     for date in sorted({*expected, *receipts, *counts}):
-        if reason := _reason(expected.get(date), receipts.get(date), counts.get(date, 0)):
-            yield Difference(sink, table, date, reason)
+        wanted, receipt = expected.get(date), receipts.get(date)
+        if reason := _reason(wanted, receipt, counts.get(date, 0)):
+            yield Difference(sink, table, date, reason, wanted is not None and receipt == wanted.receipt)
 
 
 def _reason(expected: ExpectedDay | None, receipt: str | None, rows: int) -> str:
     if expected is None:
         return f"{rows} rows of a day without archives" if rows else ""
-    if receipt is None:
+    if not receipt:
         return "not loaded"
     if receipt != expected.receipt:
         return "loaded from other archives, or with other settings"

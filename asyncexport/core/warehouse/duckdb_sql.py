@@ -7,6 +7,9 @@ from asyncexport.core.warehouse.identifiers import literal, quoted
 
 SCHEMA = "main"
 
+DAY_FILES = f"date={'[0-9]' * 4}-{'[0-9]' * 2}-{'[0-9]' * 2}/data.parquet"
+"""The pattern of the files of days in the folder of a table."""
+
 
 def qualified(name: str) -> str:
     """Return a table or a view of ours as it stands in a statement."""
@@ -19,8 +22,11 @@ def one_file(path: str) -> str:
 
 
 def day_files(folder: str) -> str:
-    """Return the pattern that matches the file of each day in the folder of a table, as a text in SQL."""
-    return literal(f"{_escaped(folder)}/date=*/data.parquet")
+    """Return the pattern that matches the file of each day in the folder of a table, as a text in SQL.
+
+    It does not match a folder such as `date=old`, which would make every query of the view fail.
+    """
+    return literal(f"{_escaped(folder)}/{DAY_FILES}")
 
 
 def _escaped(path: str) -> str:

@@ -14,7 +14,15 @@ from pathlib import Path
 import duckdb
 
 from asyncexport.core.warehouse.columns import DATE, Column
-from asyncexport.core.warehouse.duckdb_sql import comments, created, insertion, one_file, over_parquet, qualified
+from asyncexport.core.warehouse.duckdb_sql import (
+    DAY_FILES,
+    comments,
+    created,
+    insertion,
+    one_file,
+    over_parquet,
+    qualified,
+)
 from asyncexport.core.warehouse.identifiers import quoted
 from asyncexport.core.warehouse.views import LOADS, TableFacts
 from asyncexport.errors import SinkError
@@ -35,6 +43,7 @@ class DuckDbViews:
     name = NAME
 
     def __init__(self, file: DuckDbFile, *, directory: Path, parquet: Sink) -> None:
+        self._file = file
         self._record = DuckDbRecord(file)
         self._directory = directory.absolute()
         self._parquet = parquet
@@ -46,8 +55,9 @@ class DuckDbViews:
         return self._parquet.receipts(table)
 
     def row_counts(self, table: str) -> Mapping[str, int]:
-        """Return the rows of each day (`Sink`)."""
-        return self._parquet.row_counts(table)
+        """Return the rows of each day, as the view shows them; none if there is no view (`Sink`)."""
+        with self._file.reading() as con:
+            return {} if con is None or kind_of(con, table) != "VIEW" else _rows_by_day(con, table)
 
     def prepare(self, table: str, columns: Sequence[Column]) -> None:
         """Make the view (`Sink`)."""
@@ -76,7 +86,7 @@ class DuckDbViews:
         """Do nothing: the file is open only while it is used."""
 
     def _has_files(self, table: str) -> bool:
-        return any((self._directory / table).glob("date=*/data.parquet"))
+        return any((self._directory / table).glob(DAY_FILES))
 
     def _show(self, table: str) -> None:
         has_files, columns = self._has_files(table), self._columns[table]
@@ -110,8 +120,7 @@ class DuckDbTables:
         with self._file.reading() as con:
             if con is None:
                 return {}
-            found = con.execute(f'SELECT "date", count(*) FROM {qualified(table)} GROUP BY "date"').fetchall()
-        counts = {str(day): int(rows) for day, rows in found}
+            counts = _rows_by_day(con, table)
         return {day: counts.get(day, 0) for day in days}
 
     def prepare(self, table: str, columns: Sequence[Column]) -> None:
@@ -178,3 +187,8 @@ class DuckDbTables:
                     hint="rename the table or the column; asyncexport then makes its own",
                 )
         return tuple(column for column in wanted if column.name.lower() not in types)
+
+
+def _rows_by_day(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
+    found = con.execute(f'SELECT "date", count(*) FROM {qualified(table)} GROUP BY "date"').fetchall()
+    return {str(day): int(rows) for day, rows in found}

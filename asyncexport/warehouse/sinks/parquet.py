@@ -18,6 +18,7 @@ import duckdb
 from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.columns import Column
 from asyncexport.core.warehouse.day_statement import RECEIPT_KEY
+from asyncexport.core.warehouse.days import is_date
 from asyncexport.core.warehouse.views import TableFacts
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.load_disk import LoadDisk
@@ -58,13 +59,11 @@ class ParquetSink:
         return self.directory / f"{table}.quarantine" / f"{DAY_PREFIX}{day}" / QUARANTINE_NAME
 
     def receipts(self, table: str) -> Mapping[str, str]:
-        """Return the receipt of each day. A file that cannot be read has none, and is replaced."""
+        """Return the receipt of each day; "" for a file that cannot be read or has none, so that it is replaced."""
         with self._disk.translated():
-            found = {day: receipt for day, file in self._files(table, EMPTY_NAME) if (receipt := _empty_receipt(file))}
+            found = {day: _empty_receipt(file) for day, file in self._files(table, EMPTY_NAME)}
             files = dict(self._files(table, DATA_NAME))
-        for day in files:
-            found.pop(day, None)
-        return found | _read_metadata(files, RECEIPTS)
+        return found | dict.fromkeys(files, "") | _read_metadata(files, RECEIPTS)
 
     def row_counts(self, table: str) -> Mapping[str, int]:
         """Return the rows of each day, as its file says."""
@@ -138,14 +137,14 @@ class ParquetSink:
                 self._disk.flush_folder("parquet", final.parent)
 
     def _files(self, table: str, name: str) -> Iterator[tuple[str, Path]]:
-        """Yield the date and the path of each file of this name."""
+        """Yield the date and the path of each file of this name. Other files and folders are not ours."""
         folder = self.directory / table
         if not folder.is_dir():
             return
         for entry in sorted(os.scandir(folder), key=lambda one: one.name):
-            file = Path(entry.path) / name
-            if entry.name.startswith(DAY_PREFIX) and file.is_file():
-                yield entry.name.removeprefix(DAY_PREFIX), file
+            file, day = Path(entry.path) / name, entry.name.removeprefix(DAY_PREFIX)
+            if day != entry.name and is_date(day) and file.is_file():
+                yield day, file
 
 
 RECEIPTS = f"SELECT file_name, decode(value) FROM parquet_kv_metadata($files) WHERE decode(key) = '{RECEIPT_KEY}'"
