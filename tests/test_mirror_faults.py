@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from urllib.parse import unquote
 
 import pytest
@@ -58,12 +59,17 @@ def once(fault: Fault, fits: Callable[[Call], bool]) -> Callable[[Call], Fault]:
     return decide
 
 
+def is_number(number: int) -> Callable[[Call], bool]:
+    """Return whether a request is the one of this number."""
+    return lambda call: call.number == number
+
+
 @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.LOST])
 @pytest.mark.parametrize("number", range(5))
 async def test_a_request_that_fails_once_is_repeated(rig, fault, number):
     """Whichever it is. An upload whose answer was lost finds its own object, which counts as uploaded."""
     async with rig.proxied() as proxy:
-        proxy.fault = once(fault, lambda call: call.number == number)
+        proxy.fault = once(fault, is_number(number))
         assert await rig.counts() == (4, 0, 0, 0)
         assert len(proxy.calls) > 5
     rig.check_complete()
@@ -207,6 +213,38 @@ async def test_a_mirror_needs_a_disk_only_for_its_memory(rig):
     summary = await rig.mirrored()
     assert summary.exit_code is Exit.DISK
     assert "cannot use the files in" in str(summary.error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_history_ends_with_a_complete_bucket_and_untouched_strangers(rig, seed):
+    """Archives come and are replaced, somebody else writes and deletes, requests fail, and mirrors run in between."""
+    chance, strangers, revisions = Random(seed), dict[str, bytes](), dict[int, int]()
+    async with rig.proxied() as proxy:
+        for step in range(30):
+            hour = chance.randrange(5)
+            match chance.choice(["store", "store", "write", "delete", "mirror", "mirror", "mirror"]):
+                case "store":
+                    revisions[hour] = revisions.get(hour, -1 if hour > 2 else 0) + 1
+                    await rig.place.stored(Arrival((hour, hour + 1), events(step, 3), revision=revisions[hour]))
+                case "write":
+                    strangers[archive(hour)] = f"of somebody else {step}".encode()
+                    obstore.put(rig.store, archive(hour), strangers[archive(hour)])
+                case "delete":
+                    strangers.pop(archive(hour), None)
+                    obstore.delete(rig.store, archive(hour))
+                case _:
+                    number = len(proxy.calls) + chance.randrange(8)
+                    fault = chance.choice([Fault.REFUSED, Fault.DROPPED, Fault.LOST])
+                    proxy.fault = once(fault, is_number(number))
+                    await rig.mirrored()
+            objects = rig.objects()
+            assert {name: objects.get(name) for name in strangers} == strangers
+        proxy.fault = lambda _call: Fault.NONE
+        files = rig.files()
+        await rig.mirrored()
+        assert rig.objects() == files | strangers
+        assert {path for kind, path in await rig.differences() if kind != "orphan"} == set(strangers) & set(files)
 
 
 def large(rig: "MirrorRig", number: int) -> None:

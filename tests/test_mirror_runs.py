@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -195,6 +197,46 @@ async def test_a_backfill_mirrors_what_it_exports(rig, tmp_path):
     counts = summary.to_dict()["mirror"]
     assert (counts["uploaded"], counts["already"]) == (13, 0)
     assert again.to_dict()["mirror"]["already"] == 13
+
+
+@needs_server
+@pytest.mark.slow
+@pytest.mark.parametrize("works", [True, False])
+async def test_the_commands_of_runs_say_what_the_mirror_did(rig, tmp_path, works):
+    """As text, in one line with `--quiet` if it failed, and as JSON; the archives are stored in any case."""
+    output = tmp_path / "new"
+    async with serving(CALM) as sandbox:
+        environ = {**os.environ, "FULLSTORY_API_KEY": sandbox.key}
+        if not works:
+            environ["AWS_SECRET_ACCESS_KEY"] = "CANARY"
+        sets = (f"api.base_url={sandbox.url}", f"output.mirror={rig.url}", "budget.burst=10000")
+        words = ["backfill", "--start", "2026-01-01", "--end", "2026-01-01T02:00:00Z", "-d", str(output)]
+        words += [word for one in sets for word in ("--set", one)]
+
+        async def out(*more: str) -> tuple[int | None, str]:
+            pipe = asyncio.subprocess.PIPE
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "asyncexport", *words, *more), stdout=pipe, stderr=pipe, env=environ
+            )
+            found = [one.decode() for one in await process.communicate()]
+            assert "CANARY" not in "".join(found)
+            return process.returncode, found[0]
+
+        code, text = await out()
+        assert len(list(output.glob("*/date=*/*.gz"))) == 4
+        if works:
+            assert (code, f"mirror {rig.url}: 5 files uploaded (" in text) == (Exit.DONE, True)
+            assert await out("-q") == (Exit.DONE, "")
+        else:
+            assert (code, f"the mirror ended early: cannot list {rig.url}: refused" in text) == (Exit.PARTIAL, True)
+            code, line = await out("-q")
+            assert code == Exit.PARTIAL
+            assert line.startswith("backfill, exit code 3: ")
+            assert "the mirror ended early" in line
+        code, text = await out("--json")
+        records = [check(json.loads(line)) for line in text.splitlines()]
+        assert records[-1]["mirror"]["already"] == (5 if works else 0)
+        assert records[-1]["exit_code"] == code == (Exit.DONE if works else Exit.PARTIAL)
 
 
 def tally(*outcomes: Outcome, error: Exception | None = None) -> MirrorTally:
