@@ -93,11 +93,23 @@ def running(cache: Path) -> Iterator[Emulator]:
             raise NotMadeError(f"fakesnow did not start: {(folder / 'log').read_text()[-500:]}")
         key_file = folder / "key.p8"
         key_file.write_bytes(private_key())
-        yield Emulator(f"http://127.0.0.1:{port}", key_file)
+        emulator = Emulator(f"http://127.0.0.1:{port}", key_file)
+        make_database(emulator.login)
+        yield emulator
     finally:
         server.kill()
         server.communicate()
         shutil.rmtree(folder)
+
+
+def make_database(login: SnowflakeLogin) -> None:
+    """Make the database of a login."""
+    from asyncexport.warehouse.sinks.snowflake_connection import SnowflakeConnection  # noqa: PLC0415 - as in the rig
+
+    connection = SnowflakeConnection(login)
+    with connection.doing("make the database"):
+        connection.run(f"CREATE DATABASE IF NOT EXISTS {login.database}")
+    connection.close()
 
 
 def emulator_or_skip(config: pytest.Config) -> Iterator[Emulator]:
@@ -122,22 +134,20 @@ def private_key(passphrase: bytes | None = None) -> bytes:
 class SnowflakeRig:
     """A schema of a test's own, and the destination that loads into it."""
 
-    def __init__(self, emulator: Emulator, folder: Path, *, schema: str = "") -> None:
+    def __init__(self, login: SnowflakeLogin, folder: Path, *, schema: str = "") -> None:
         from asyncexport.warehouse.sinks.snowflake import SnowflakeSink  # noqa: PLC0415 - it needs the vendor's client
         from asyncexport.warehouse.sinks.snowflake_connection import SnowflakeConnection  # noqa: PLC0415
 
-        self.emulator = emulator
+        self.login = login
         self.folder = folder
-        self.schema = SnowflakeSchema(DATABASE, schema or f"S{next(NUMBERS)}")
+        self.schema = SnowflakeSchema(login.database, schema or f"S{next(NUMBERS)}")
         # The emulator answers what it does not understand with an error of the kind that the client tries again.
-        self.connection = SnowflakeConnection(emulator.login, request_seconds=5)
-        with self.connection.doing("make the database"):
-            self.connection.run(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
-        self.sink = SnowflakeSink(SnowflakeConnection(emulator.login, request_seconds=5), schema=self.schema)
+        self.connection = SnowflakeConnection(login, request_seconds=5)
+        self.sink = SnowflakeSink(SnowflakeConnection(login, request_seconds=5), schema=self.schema)
 
     def another(self, connection: type["SnowflakeConnection"]) -> "SnowflakeSink":
         """Return another destination of the same schema, with a connection of this kind."""
-        return type(self.sink)(connection(self.emulator.login, request_seconds=5), schema=self.schema)
+        return type(self.sink)(connection(self.login, request_seconds=5), schema=self.schema)
 
     def __enter__(self) -> Self:
         return self
@@ -166,6 +176,11 @@ class SnowflakeRig:
         with self.connection.doing("run a test's statement"):
             self.connection.run(f"USE SCHEMA {self.schema.qualified}")
             return self.connection.run(text)
+
+    def drop_schema(self) -> None:
+        """Drop the schema with all that is in it."""
+        with self.connection.doing("drop the schema"):
+            self.connection.run(f"DROP SCHEMA IF EXISTS {self.schema.qualified} CASCADE")
 
     def make_schema(self) -> None:
         """Make the schema, for a table that is made beforehand."""

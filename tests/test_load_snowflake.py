@@ -35,9 +35,9 @@ def emulator(pytestconfig) -> Iterator[Emulator]:
 class SnowflakePlace:
     """An output directory, a load directory and a schema."""
 
-    def __init__(self, folder: Path, rig: SnowflakeRig) -> None:
+    def __init__(self, folder: Path, rig: SnowflakeRig, emulator: Emulator) -> None:
         self.rig = rig
-        login = {"account": rig.emulator.url, "user": "LOADER", "key_file": str(rig.emulator.key_file)}
+        login = {"account": emulator.url, "user": "LOADER", "key_file": str(emulator.key_file)}
         snowflake = {**login, "database": DATABASE.lower(), "schema": rig.schema.name.lower()}
         self.place = Place(folder, changes={"load": {"to": ["parquet", "snowflake"], "snowflake": snowflake}})
         self.place.store(
@@ -65,8 +65,8 @@ class SnowflakePlace:
 @pytest.fixture
 def one(emulator: Emulator, tmp_path: Path) -> Iterator[SnowflakePlace]:
     """Two days: of one there are two bundles."""
-    with SnowflakeRig(emulator, tmp_path) as rig:
-        yield SnowflakePlace(tmp_path, rig)
+    with SnowflakeRig(emulator.login, tmp_path) as rig:
+        yield SnowflakePlace(tmp_path, rig, emulator)
 
 
 def test_a_load_puts_every_row_into_every_table(one):

@@ -41,7 +41,7 @@ def emulator(pytestconfig) -> Iterator[Emulator]:
 @pytest.fixture
 def rig(emulator: Emulator, tmp_path: Path) -> Iterator[SnowflakeRig]:
     """Return an empty schema's rig."""
-    with SnowflakeRig(emulator, tmp_path) as rig:
+    with SnowflakeRig(emulator.login, tmp_path) as rig:
         yield rig
 
 

@@ -36,8 +36,8 @@ def emulator(pytestconfig) -> Iterator[Emulator]:
 
 @pytest.fixture
 def rig(emulator: Emulator, tmp_path: Path) -> Iterator[SnowflakeRig]:
-    """Return the rig of a schema with one day in it."""
-    with SnowflakeRig(emulator, tmp_path) as rig:
+    """Return an empty schema's rig."""
+    with SnowflakeRig(emulator.login, tmp_path) as rig:
         yield rig
 
 
