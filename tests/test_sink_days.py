@@ -1,8 +1,11 @@
 """Days that are made of archives hold the same rows in every destination: odd rows, made-up ones, and real ones."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from tests.odd_rows import ODD_OBJECTS
 from tests.postgres_rig import PostgresRig
 from tests.postgres_server import PostgresServer, running, why_not
 from tests.sink_rig import canonical, day_path, readable, rows_in_parquet
+from tests.snowflake_rig import SnowflakeRig, emulator_or_skip, why_no_client
 
 DAY = "2026-01-01"
 LAYOUT = Layout(Type.EVENT, ("evt_price_real", "user_plan_str"))
@@ -156,3 +160,27 @@ def test_bigquery_holds_the_rows_of_the_day(files, tmp_path):
             assert rig.rows(columns, table) == held
             assert rig.sink.row_counts(table) == {DAY: sum(wanted.values())}
         assert bool(rig.notes) == any(in_bigquery(row, TABLES[FLAT]) != row for row in rows_of(files[FLAT], FLAT))
+
+
+def with_doubles(row: Sequence[Any]) -> tuple[Any, ...]:
+    """Return a row with the numbers within its JSON as doubles: the emulator keeps no more of them."""
+
+    def as_double(found: re.Match[str]) -> str:
+        number = Fraction(found[1])
+        return f'"number {float(number) if abs(number) < 10**308 else "too large"}"'
+
+    return tuple(re.sub(r'"number ([^"]+)"', as_double, one) if isinstance(one, str) else one for one in row)
+
+
+@pytest.mark.timeout(900)  # it may make the emulator's environment
+@pytest.mark.skipif(bool(why_no_client()), reason=why_no_client() or "-")
+def test_snowflake_holds_the_rows_of_the_day(files, pytestconfig, tmp_path):
+    """Both tables hold exactly the rows of their Parquet files."""
+    with contextmanager(emulator_or_skip)(pytestconfig) as emulator, SnowflakeRig(emulator.login, tmp_path) as rig:
+        for table, columns in TABLES.items():
+            wanted = rows_of(files[table], table)
+            rig.sink.prepare(table, columns)
+            assert rig.sink.replace(table, DAY, files[table], "receipt") == sum(wanted.values())
+            assert Counter(map(with_doubles, rig.rows(columns, table).elements())) == Counter(
+                map(with_doubles, wanted.elements())
+            )
