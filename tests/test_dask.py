@@ -52,9 +52,10 @@ def loaded(place: Place, dask: Cluster, *more: str) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
-def files(place: Place) -> list[bytes]:
-    """Return the content of the file of each day."""
-    return [place.file(day).read_bytes() for day in DAYS]
+def files(place: Place) -> dict[str, bytes]:
+    """Return the content of the file of each day and table."""
+    found = place.warehouse.glob("*/date=*/data.parquet")
+    return {str(one.relative_to(place.warehouse)): one.read_bytes() for one in found}
 
 
 def reader(workers: Sequence["subprocess.Popen[str]"], path: Path) -> "subprocess.Popen[str]":
@@ -82,6 +83,7 @@ def test_a_worker_that_is_killed_changes_nothing(tmp_path):
         out, err = load.communicate()
         assert load.returncode == Exit.DONE, out + err
         assert files(place) == files(local)
+        assert len(files(place)) == 2 * len(DAYS)  # the flat table, and that of Data Direct
         assert place.file().stat().st_mode == local.file().stat().st_mode
         assert place.leftovers() == []
         before = place.states()
@@ -146,8 +148,28 @@ def test_a_scheduler_that_goes_away_fails_the_days(tmp_path):
         os.close(held)
     assert load.returncode == Exit.PARTIAL
     assert f"the connection to the Dask scheduler at {dask.address} was lost" in out + err
+    assert {line.partition(": ")[0] for line in err.splitlines()} == {"asyncexport"}
+    assert "error" not in err
     pipe.mend()
     assert place.load().exit_code is Exit.DONE
+    assert place.in_parquet() == place.expected()
+    assert place.leftovers() == []
+
+
+def test_a_load_that_is_stopped_leaves_nothing_behind(tmp_path):
+    """What its worker goes on writing is lost, and the worker makes the days of the next load."""
+    place = stored(tmp_path)
+    pipe = Pipe(place, SECOND)
+    with cluster(tmp_path / "workers", workers=1) as dask:
+        load = loading(place, dask)
+        held = pipe.wait()
+        load.send_signal(signal.SIGINT)
+        out, err = load.communicate()
+        assert load.returncode == Exit.INTERRUPTED, out + err
+        assert place.leftovers() == []
+        pipe.mend()
+        os.close(held)
+        assert loaded(place, dask)[0] == Exit.DONE
     assert place.in_parquet() == place.expected()
     assert place.leftovers() == []
 

@@ -8,6 +8,7 @@
 """
 
 import asyncio
+import logging
 import os
 import pickle
 import shutil
@@ -28,6 +29,9 @@ from asyncexport.warehouse.faults import storage_error
 
 RETRIES = 2
 """How often Dask runs a task again that raised an error."""
+
+LOGGERS = ("distributed", "distributed.client")
+"""The loggers of Dask that have a level of their own. What they would print is in our own messages."""
 
 START_WORKERS = "start workers: `dask worker {address} --nthreads 1`"
 
@@ -136,10 +140,13 @@ class DaskPool:
                     "several workers died while they made the day; they may have run out of memory",
                     hint="set [load] memory lower, or start workers with --nthreads 1 and --memory-limit 0",
                 ) from error
-            case distributed.CancelledError():
+            case distributed.CancelledError() | distributed.comm.CommClosedError() | TimeoutError():
                 raise self._lost()
             case error:
-                raise DayError(f"the Dask worker failed with {type(error).__name__}", hint=SAME_VERSIONS) from error
+                raise DayError(
+                    f"the Dask worker failed with {type(error).__name__}",
+                    hint=f"the log of the workers says more; if it is about imports, {SAME_VERSIONS}",
+                ) from error
 
     async def _until_done(self, answering: "asyncio.Future[Any]") -> None:
         """Wait for an answer.
@@ -228,6 +235,8 @@ async def dask_pool(
 
 
 async def _connected(address: str, waits: DaskWaits) -> Any:
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return await distributed.Client(
             address, asynchronous=True, set_as_default=False, timeout=waits.connect, name="asyncexport-load"
