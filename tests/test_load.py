@@ -422,30 +422,34 @@ def test_a_day_with_lines_that_are_no_rows_is_not_loaded_if_that_is_wanted(place
     assert not (place.warehouse / f"{TABLE}.quarantine").exists()
 
 
-def found_differences(place: Place) -> list[tuple[str, str, str]]:
+def found_differences(place: Place) -> list[tuple[str, str, str, str]]:
     """Return what a check finds, and check that it changes nothing."""
     before = place.states()
     failures: list[SinkError] = []
     found = list(check_load(place.settings, LoadSpec(), now=MIDNIGHT + 30 * DAY, on_failure=failures.append))
     assert place.states() == before
     assert not failures
-    return [(one.sink, one.date, one.reason) for one in found]
+    return [(one.sink, one.table, one.date, one.reason) for one in found]
 
 
 def test_a_check_finds_every_day_that_differs(tmp_path):
     """Receipts and rows of every destination are compared with the archives; nothing is changed."""
     place = Place(tmp_path, changes=TABLES)
     place.store(Arrival((0, 1), events(0, 10)), Arrival((24, 25), events(20, 3)), Arrival((48, 49), []))
-    missing = [(sink, date(day), "not loaded") for sink in ("parquet", "duckdb") for day in range(3)]
+    both = [(sink, table) for sink in ("parquet", "duckdb") for table in (TABLE, f"{TABLE}__datadirect")]
+    missing = [(*one, date(day), "not loaded") for one in both for day in range(3)]
     assert found_differences(place) == missing
     assert not place.warehouse.exists()
     place.load()
     assert found_differences(place) == []
     place.store(Arrival((0, 1), events(0, 9), revision=1))
     other = "loaded from other archives, or with other settings"
-    assert found_differences(place) == [("parquet", date(0), other), ("duckdb", date(0), other)]
+    assert found_differences(place) == [(*one, date(0), other) for one in both]
     place.load()
     place.file(1).unlink()
     with duckdb.connect(place.warehouse / "warehouse.duckdb") as duck:
         duck.execute(f"DELETE FROM {TABLE} WHERE UserId = 7000000000000000020")
-    assert found_differences(place) == [("parquet", date(1), "not loaded"), ("duckdb", date(1), "2 rows instead of 3")]
+    assert found_differences(place) == [
+        ("parquet", TABLE, date(1), "not loaded"),
+        ("duckdb", TABLE, date(1), "2 rows instead of 3"),
+    ]
