@@ -8,12 +8,13 @@ import obstore
 import pytest
 
 from asyncexport.core.exits import Exit
+from asyncexport.core.exports import Export
 from asyncexport.core.mirror.tally import Outcome
 from asyncexport.errors import ConfigError, MirrorError
 from asyncexport.ledger.folder import LEDGER_FOLDER
 from asyncexport.mirror.seen_file import FILE_NAME
 from asyncexport.run.rebuild import rebuild
-from tests.load_rig import Arrival, Place, events
+from tests.load_rig import EVENTS, Arrival, Place, events
 from tests.s3_server import S3Server, running, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
@@ -64,6 +65,32 @@ async def test_a_second_mirror_needs_one_request(rig):
         proxy.calls.clear()
         assert await rig.counts() == (0, 4, 0, 0)
         assert (proxy.count("GET"), proxy.count("HEAD"), len(proxy.calls)) == (1, 4, 5)
+
+
+async def test_the_pages_of_the_ledger_make_no_difference(rig, monkeypatch):
+    """Everything is compared once, however many archives are read at a time."""
+    monkeypatch.setattr("asyncexport.run.mirror_pairs.PAGE", 2)
+    await rig.place.stored(*hours(3, 4), *hours(24, 3))
+    obstore.put(rig.store, archive(5), b"theirs")
+    assert await rig.counts() == (10, 0, 0, 1)
+    assert await rig.counts() == (0, 10, 0, 1)
+    assert await rig.differences() == [("foreign", archive(5))]
+
+
+async def test_each_export_has_its_folder(rig):
+    """Orphans are looked for in the folder of each export that has archives."""
+    other = Export("other", EVENTS.definition)
+    rig.place.exports = (EVENTS, other)
+    await rig.place.stored(*hours(0, 2, export="other"))
+    folder = rig.place.output / "other"
+    (folder / ".export.json").write_bytes((rig.place.output / DEFINITION).read_bytes())
+    obstore.put(rig.store, "other/orphan", b"-")
+    assert await rig.counts() == (7, 0, 0, 0)
+    assert await rig.differences() == [("orphan", "other/orphan")]
+    (folder / ".export.json").unlink()
+    obstore.delete(rig.store, "other/.export.json")
+    assert await rig.counts() == (0, 6, 1, 0)
+    assert await rig.differences() == [("broken", "other/.export.json"), ("orphan", "other/orphan")]
 
 
 async def test_a_new_revision_replaces_the_archive_that_the_ledger_knew(rig):

@@ -182,6 +182,28 @@ async def test_a_mirror_that_is_killed_is_completed_by_the_next(rig, number, pas
     rig.check_complete()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("words", "first"), [(("mirror",), 2), (("mirror",), 0), (("mirror", "--check"), 0)])
+async def test_a_signal_ends_the_command_even_if_the_store_does_not_answer(rig, name, words, first):
+    """With the exit code of the signal; the next mirror continues."""
+    async with rig.proxied() as proxy:
+        more = ["-d", str(rig.place.output), "--set", f"output.mirror={rig.url}"]
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", "asyncexport", *words, *more, cwd=ROOT)
+
+        def stall(call):
+            if call.number < first:
+                return Fault.NONE
+            if call.number == first:
+                process.send_signal(name)
+            return Fault.STALLED
+
+        proxy.fault = stall
+        assert await process.wait() == {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}[name]
+    uploaded, already, *others = await rig.counts()
+    assert (uploaded + already, others) == (4, [0, 0])
+
+
 @pytest.mark.parametrize("damage", [b"", b"\n\nx", b"0" * 20, b"\xff" * 40 + b"\n" + b"z" * 32 + b"\n"])
 async def test_a_damaged_memory_costs_only_requests(rig, damage):
     """The file of objects that were found to be right is cut, or holds something else."""
