@@ -100,6 +100,8 @@ async def test_a_load_that_cannot_begin_does_not_harm_the_run(run: Run):
     assert summary.error is None
     assert summary.load
     assert isinstance(summary.load.error, LedgerLockedError)
+    again = await run.lane.beside(work(), run.stop)
+    assert again.load is summary.load, "a load that has failed is not tried again"
 
 
 async def test_a_bug_in_a_load_does_not_harm_the_run(run: Run):

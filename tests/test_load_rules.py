@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from asyncexport.core.warehouse.days import DaySource, SourceArchive
 from asyncexport.core.warehouse.differences import ExpectedDay, differences
 from asyncexport.core.warehouse.load_events import DayCounts, DayFailed, DayLoaded
 from asyncexport.core.warehouse.load_tally import LoadTally
+from asyncexport.core.warehouse.places import place_problems
 from asyncexport.core.warehouse.tables import clashes, table_name
 from asyncexport.core.warehouse.to_load import complete_until, day_task, emptied, whole_days, with_writers
 from asyncexport.core.warehouse.worker_count import worker_count
@@ -63,7 +65,40 @@ def test_exports_with_tables_of_one_name_are_refused(exports, name):
     """Views and the table in the shape of Data Direct count as well, in either order."""
     (problem,) = clashes(exports)
     assert str(problem) == f"the exports {exports[0]} and {exports[1]} would both have a table or view {name}"
-    assert not list(clashes(["x", "y", "x_y"]))
+    assert not list(clashes(["x", "y", "x_y", "z__2026_01", "x__2026"]))
+
+
+@pytest.mark.parametrize("month", ["x__2026_01", "x--2026-12", "x__datadirect__2026_01"])
+def test_an_export_must_not_have_the_name_of_a_partition(month):
+    """PostgreSQL has a table for each month of a table."""
+    (problem,) = clashes([month, "x"])
+    assert str(problem) == f"the exports x and {month} would both have a table {table_name(month)}, one as a month"
+
+
+PLACES = [
+    ("/e", "/w", "/w/f", ""),
+    ("/e", "/e/warehouse", "/e/warehouse/f", ""),
+    ("/e", "/", "/f", ""),
+    ("/e", "/w", "/d/f", ""),
+    ("/e", "/e", "/e/f", "load.directory: must not be the directory of the archives"),
+    ("/e", "/e/.asyncexport/w", "/f", "load.directory: must not be in a folder of the archives or of the ledger"),
+    ("/e", "/e/A-b", "/f", "load.directory: must not be in a folder of the archives or of the ledger"),
+    ("/w/a_b", "/w", "/f", "load.directory: must not have the directory of the archives in a folder of a table"),
+    ("/w/.spill/e", "/w", "/f", "load.directory: must not have the directory of the archives in a folder of a table"),
+    ("/e", "/w", "/e/a-b/f", "load.duckdb.path: must not be in a folder of the archives or of the ledger"),
+    ("/e", "/w", "/w/.spill/f", "load.duckdb.path: must not be where files of the load are"),
+    ("/e", "/w", "/w/a_b__datadirect", "load.duckdb.path: must not be where files of the load are"),
+    ("/e", "/w", "/w", "load.duckdb.path: must not be where files of the load are"),
+]
+"""Output directory, load directory, DuckDB file, and what is wrong."""
+
+
+@pytest.mark.parametrize(("output", "directory", "file", "problem"), PLACES)
+def test_tables_are_not_put_where_other_files_are(output, directory, file, problem):
+    """Neither among archives, nor where a load deletes what it finds."""
+    paths = [PurePosixPath(one).parts for one in (output, directory, file)]
+    found = place_problems(paths[0], paths[1], paths[2], ["a-b"])
+    assert [str(one) for one in found] == ([problem] if problem else [])
 
 
 def have(**receipts: str) -> dict[str, dict[str, dict[str, str]]]:

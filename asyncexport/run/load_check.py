@@ -10,12 +10,12 @@ from asyncexport.core.access import Access
 from asyncexport.core.bundles import ALL_TIME, Range
 from asyncexport.core.warehouse.days import DaySource, day_sources
 from asyncexport.core.warehouse.differences import Difference, ExpectedDay, differences
+from asyncexport.core.warehouse.places import SPILL
 from asyncexport.errors import SinkError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.load import LoadSpec
 from asyncexport.run.load_exports import ExportTables, check_load_settings, exports_to_load
-from asyncexport.run.load_place import SPILL
 from asyncexport.run.load_sinks import LoadSinks, chosen_sinks
 from asyncexport.warehouse.sinks.sink import Sink
 

@@ -20,9 +20,10 @@ from asyncexport.core.warehouse.columns import Column, Layout, missing_key_field
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS as DATA_DIRECT_COLUMNS
 from asyncexport.core.warehouse.data_direct.columns import DataDirectRecipe, refusal
 from asyncexport.core.warehouse.days import DaySource, day_sources
+from asyncexport.core.warehouse.places import place_problems
 from asyncexport.core.warehouse.tables import DATA_DIRECT, clashes, table_name
 from asyncexport.core.warehouse.to_load import with_writers
-from asyncexport.errors import ConfigError, Problem
+from asyncexport.errors import ConfigError
 from asyncexport.ledger import LedgerReader
 
 T = TypeVar("T")
@@ -115,14 +116,17 @@ def check_load_settings(settings: Settings) -> None:
     """Check what can be checked before the ledger is read.
 
     Raises:
-        ConfigError: the load directory is the output directory, where archives and ledger are; or two exports would
-            have a table of the same name.
+        ConfigError: the load directory or the DuckDB file is where other files are; or two exports would have a table
+            of the same name.
     """
-    problems = list(clashes(one.name for one in settings.exports))
+    names = [one.name for one in settings.exports]
+    problems = list(clashes(names))
     if problems:
         raise ConfigError(problems, hint="rename one of the exports")
-    if settings.load.directory.absolute().resolve() == settings.output.directory.absolute().resolve():
-        raise ConfigError([Problem("load.directory", "must not be the directory of the archives")])
+    output, load = (one.absolute().resolve() for one in (settings.output.directory, settings.load.directory))
+    problems = list(place_problems(output.parts, load.parts, (load / settings.load.duckdb.path).resolve().parts, names))
+    if problems:
+        raise ConfigError(problems)
 
 
 class DayLookup:

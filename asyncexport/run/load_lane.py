@@ -76,7 +76,7 @@ class LoadLane:
     async def beside(self, work: Awaitable[Summary], stop: Stop) -> Summary:
         """Carry out a run with a load beside it; return the run's summary, with the load's tally."""
         async with AsyncExitStack() as stack:
-            loading = asyncio.create_task(self._guarded(self._during(stack)))
+            loading = asyncio.create_task(self._guarded(self._during, stack))
             try:
                 summary = await work
             finally:
@@ -84,7 +84,7 @@ class LoadLane:
                 await asyncio.wait([loading])
             began = time.monotonic()
             if not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD:
-                await unless_stopped(self._guarded(self._after(stack)), stop)
+                await unless_stopped(self._guarded(self._after, stack), stop)
             else:
                 self._count_seen()
             self._tally.seconds = time.monotonic() - began
@@ -136,12 +136,12 @@ class LoadLane:
         for event in self._seen.values():
             self._tally.record(event)
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, part: Callable[[AsyncExitStack], Awaitable[None]], stack: AsyncExitStack) -> None:
         """Do a part of the load; note the error that ends it (rule 2)."""
         if self._tally.error is not None:
             return
         try:
-            await work
+            await part(stack)
         except ExportError as error:
             self._tally.error = error
         except Exception as error:

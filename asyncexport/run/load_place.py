@@ -14,12 +14,11 @@ from pathlib import Path
 
 from asyncexport.config import Settings
 from asyncexport.core.access import ACCESS_NOTE, Access, access_of
+from asyncexport.core.warehouse.places import SPILL
 from asyncexport.core.warehouse.worker_count import worker_count
 from asyncexport.errors import StorageError
 from asyncexport.ledger import LedgerReader, hold_load
 from asyncexport.storage import has_open_archives
-
-SPILL = ".spill"
 
 NO_LOCKS = (
     "the file system of {directory} has no working locks: make sure that only one load at a time uses the directory"

@@ -149,6 +149,10 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
         if not _is_installed(library):
             problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
             raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
+    if SinkName.DUCKDB in chosen and "?" in str((settings.load.directory / settings.load.duckdb.path).absolute()):
+        raise ConfigError(
+            [Problem("load.duckdb.path", 'must have no "?", also in its directory: DuckDB cannot write it')]
+        )
     if SinkName.POSTGRES in chosen:
         load_dsn(settings.load.postgres)
     if SinkName.SNOWFLAKE in chosen:

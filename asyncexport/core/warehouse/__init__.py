@@ -19,6 +19,7 @@ jsonb           what jsonb cannot hold
 load_events     what a load reports about each day
 load_tally      counts what a load did, for its summary
 odd_json        the fields of any row of JSON
+places          where the load directory and the DuckDB file may be
 postgres_sql    statements for PostgreSQL
 raw_rows        cuts the content of an archive into rows
 reading         how archives are read
