@@ -1,6 +1,9 @@
 """Days that the workers of a Dask scheduler make: the same bytes as those of the load's own workers."""
 
 import asyncio
+import base64
+import gzip
+import json
 import os
 import signal
 import subprocess
@@ -15,9 +18,10 @@ from asyncexport.errors import DayError
 from asyncexport.warehouse.dask_pool import DaskWaits, dask_pool
 from asyncexport.warehouse.dask_task import versions
 from tests.dask_rig import ROOT, Cluster, cluster, why_not
-from tests.day_making import ndjson, request_of
+from tests.day_making import ndjson, request_of, table_of
 from tests.load_rig import EVENTS, Arrival, Place, date, events
 from tests.test_cli_load import options
+from tests.test_load import BROKEN
 from tests.test_load_crash import Pipe
 
 pytestmark = [
@@ -182,6 +186,21 @@ def test_a_scheduler_without_workers_is_refused(tmp_path):
     assert code == Exit.PARTIAL
     assert f"error: the Dask scheduler at {dask.address} has no workers" in err
     assert f"start workers: `dask worker {dask.address} --nthreads 1`" in err
+
+
+@pytest.mark.may_idle(60)
+async def test_the_files_of_a_day_are_where_the_load_expects_them(tmp_path):
+    """All of them, also the lines that are no rows, with the access of new files. Nothing else is left."""
+    request = request_of(tmp_path, ndjson(*events(0, 4)) + BROKEN)
+    with cluster(tmp_path / "workers", workers=1) as dask:
+        async with dask_pool(dask.address, directory=tmp_path, file_mode=0o600) as pool:
+            assert pool.size == 1
+            made = await pool.make(request)
+    assert (sum(made.rows.values()), sum(made.quarantined.values())) == (4, 1)
+    assert len(table_of(request.flat)) == 4
+    assert BROKEN.rstrip() in base64.b64decode(json.loads(gzip.decompress(request.quarantine.read_bytes()))["bytes"])
+    assert {one.stat().st_mode & 0o777 for one in (request.flat, request.quarantine)} == {0o600}
+    assert list(request.scratch.iterdir()) == []
 
 
 @pytest.mark.may_idle(60)
