@@ -98,6 +98,16 @@ def test_a_new_table_has_comments():
     assert "\"A\" NUMBER(19,0) COMMENT 'x'" in SCHEMA.added("t", [Column("a", ColumnKind.INTEGER, "x")])
 
 
+def test_a_text_is_not_cut_to_the_length_of_its_column():
+    """It is cast without a length; everything else is cast to the type of the column."""
+    types = {"A": "VARCHAR(10)", "B": "NUMBER(38,0)", "C": "VARIANT", "DATE": "DATE"}
+    copy = SCHEMA.copy("t", ["a", "b", "c"], types, day="2026-01-01", file="@x")
+    assert copy.startswith(
+        'COPY INTO "DB"."S"."T" ("A", "B", "C", "DATE") FROM (SELECT $1:"a"::VARCHAR, $1:"b"::NUMBER(38,0), '
+    )
+    assert 'THEN PARSE_JSON($1:"c"::VARCHAR) ELSE TO_VARIANT($1:"c"::VARCHAR) END, DATE \'2026-01-01\' FROM @x)' in copy
+
+
 def test_each_receipt_has_its_own_place_in_the_stage():
     """A place that needs quotes has them."""
     places = {SCHEMA.staged(*day) for day in (("t", "d", "r"), ("t", "d", "s"), ("u", "d", "r"), ("t", "e", "r"))}

@@ -17,7 +17,7 @@ from asyncexport.core.warehouse.identifiers import quoted
 from asyncexport.core.warehouse.views import LOADS, TABLES
 
 STAGE = "_asyncexport_stage"
-"""The stage that files are uploaded to. A table's own stage would not do: COPY cannot cast what is read from it."""
+"""The stage that files are uploaded to. A table's own stage would not do: only the table's owner may use it."""
 
 LONGEST_NAME = 255
 """Characters."""
@@ -199,7 +199,9 @@ def _defined(column: Column) -> str:
 def _value(name: str, type_: str) -> str:
     """Return a value of the file as a column of this type holds it (rule 4)."""
     value = f"$1:{quoted(name)}"
+    text = f"{value}::VARCHAR"
+    if type_.startswith("VARCHAR"):
+        return text  # a cast with a length may cut the text, and without one the column refuses what is too long
     if type_ != VARIANT:
         return f"{value}::{type_}"
-    text = f"{value}::VARCHAR"
     return f"CASE WHEN CHECK_JSON({text}) IS NULL THEN PARSE_JSON({text}) ELSE TO_VARIANT({text}) END"
