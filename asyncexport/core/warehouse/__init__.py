@@ -28,6 +28,7 @@ scanning        the names of an archive's fields, and whether DuckDB reads it ex
 snowflake_check whether Snowflake has the values of a Parquet file
 snowflake_login where a Snowflake account is, and who logs in there
 snowflake_sql   statements for Snowflake
+table_columns   the columns that a table lacks
 tables          the names of tables
 to_load         which days a load has to do
 views           the views beside each table

@@ -11,6 +11,7 @@ from datetime import date
 
 from asyncexport.core.warehouse.columns import DATE, Column, ColumnKind
 from asyncexport.core.warehouse.identifiers import literal, postgres_name, quoted
+from asyncexport.core.warehouse.table_columns import missing_columns
 from asyncexport.core.warehouse.views import LOADS, TABLES
 
 TYPES: Mapping[ColumnKind, tuple[str, ...]] = {
@@ -83,23 +84,18 @@ def _defined(column: Column) -> str:
 
 
 def missing(columns: Iterable[Column], types: Mapping[str, str]) -> tuple[Column, ...]:
-    """Return the columns that a table lacks.
-
-    Args:
-        columns: The columns that it should have.
-        types: Those that it has, with their types as the server writes them.
+    """Return the columns that a table with these columns and types lacks.
 
     Raises:
         ValueError: a column has a type that cannot hold its values.
     """
-    lacks = []
-    for column in columns:
-        name = postgres_name(column.name)
-        if name not in types:
-            lacks.append(column)
-        elif types[name] not in TYPES[column.kind]:
-            raise ValueError(f"its column {name} is {types[name]}, not {TYPES[column.kind][0]}")
-    return tuple(lacks)
+    return missing_columns(
+        columns,
+        types,
+        name_of=lambda column: postgres_name(column.name),
+        type_of=lambda column: TYPES[column.kind][0],
+        fits=lambda column, type_: type_ in TYPES[column.kind],
+    )
 
 
 def accepts(partition_constraints: Iterable[str], day: str) -> str:

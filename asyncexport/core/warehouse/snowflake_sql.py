@@ -14,6 +14,7 @@ from hashlib import sha256
 
 from asyncexport.core.warehouse.columns import DATE, Column, ColumnKind
 from asyncexport.core.warehouse.identifiers import quoted
+from asyncexport.core.warehouse.table_columns import missing_columns
 from asyncexport.core.warehouse.views import LOADS, TABLES
 
 STAGE = "_asyncexport_stage"
@@ -81,23 +82,18 @@ def column_type(column: Column) -> str:
 
 
 def missing(columns: Iterable[Column], types: Mapping[str, str]) -> tuple[Column, ...]:
-    """Return the columns that a table lacks.
-
-    Args:
-        columns: The columns that it should have.
-        types: Those that it has, with their types as the server writes them.
+    """Return the columns that a table with these columns and types lacks.
 
     Raises:
         ValueError: a column has a type that cannot hold its values.
     """
-    lacks = []
-    for column in columns:
-        name = snowflake_name(column.name)
-        if name not in types:
-            lacks.append(column)
-        elif not re.fullmatch(FITTING[column.kind], types[name]):
-            raise ValueError(f"its column {name} is {types[name]}, not {column_type(column)}")
-    return tuple(lacks)
+    return missing_columns(
+        columns,
+        types,
+        name_of=lambda column: snowflake_name(column.name),
+        type_of=column_type,
+        fits=lambda column, type_: re.fullmatch(FITTING[column.kind], type_) is not None,
+    )
 
 
 class SnowflakeSchema:

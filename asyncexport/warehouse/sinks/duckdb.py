@@ -24,6 +24,7 @@ from asyncexport.core.warehouse.duckdb_sql import (
     qualified,
 )
 from asyncexport.core.warehouse.identifiers import quoted
+from asyncexport.core.warehouse.table_columns import missing_columns
 from asyncexport.core.warehouse.views import LOADS, TableFacts
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile, kind_of
@@ -176,17 +177,22 @@ class DuckDbTables:
             "WHERE table_catalog = current_database() AND table_schema = 'main' AND lower(table_name) = lower(?)",
             [table],
         )
-        types = {str(name): str(type_) for name, type_ in found.fetchall()}
-        for column in wanted:
-            has = types.get(column.name.lower(), column.kind.value)
-            if has != column.kind.value:
-                raise SinkError(
-                    f"could not load into the DuckDB table {table}: its column {column.name} is {has}, "
-                    f"not {column.kind.value}",
-                    sink=NAME,
-                    hint="rename the table or the column; asyncexport then makes its own",
-                )
-        return tuple(column for column in wanted if column.name.lower() not in types)
+        names = {column.name.lower(): column.name for column in wanted}
+        types = {names.get(name, name): str(type_) for name, type_ in found.fetchall()}
+        try:
+            return missing_columns(
+                wanted,
+                types,
+                name_of=lambda column: column.name,
+                type_of=lambda column: column.kind.value,
+                fits=lambda column, type_: type_ == column.kind.value,
+            )
+        except ValueError as error:
+            raise SinkError(
+                f"could not load into the DuckDB table {table}: {error}",
+                sink=NAME,
+                hint="rename the table or the column; asyncexport then makes its own",
+            ) from error
 
 
 def _rows_by_day(con: duckdb.DuckDBPyConnection, table: str) -> dict[str, int]:
