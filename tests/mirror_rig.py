@@ -64,17 +64,12 @@ class MirrorRig:
     @property
     def whole(self) -> S3Store:
         """The bucket, without the prefix."""
-        return self._opened("")
+        return self.server.bucket(BUCKET)
 
     @property
     def store(self) -> S3Store:
         """The bucket, below the prefix."""
-        return self._opened(self.prefix)
-
-    def _opened(self, prefix: str) -> S3Store:
-        keys = {name.lower(): value for name, value in self.server.environ.items()}
-        config: Any = {name: keys[name] for name in keys if name != "aws_allow_http"}
-        return S3Store(BUCKET, prefix=prefix or None, config=config, client_options={"allow_http": True})
+        return self.server.bucket(BUCKET, self.prefix)
 
     def add(self, *stored: Arrival) -> None:
         """Store archives, and the definition of the export."""

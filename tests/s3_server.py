@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from obstore.store import S3Store
 
 START_SECONDS = 120.0
 """How long the server may take to start on a busy machine; it usually takes four seconds."""
@@ -66,6 +69,14 @@ class S3Server:
             "AWS_ALLOW_HTTP": "true",
         }
 
+    def bucket(self, name: str, prefix: str = "") -> "S3Store":
+        """Return a bucket, below a prefix. SeaweedFS makes a bucket with its first object."""
+        from obstore.store import S3Store  # noqa: PLC0415 - `why_not` says if it is missing
+
+        keys = {key.lower(): value for key, value in self.environ.items()}
+        config: Any = {key: keys[key] for key in keys if key != "aws_allow_http"}
+        return S3Store(name, prefix=prefix or None, config=config, client_options={"allow_http": True})
+
 
 def free_ports(count: int) -> list[int]:
     """Return ports that nobody uses at present."""
@@ -89,7 +100,13 @@ def running() -> Iterator[S3Server]:
     names += ["s3.port", "s3.port.grpc"]
     ports = dict(zip(names, free_ports(len(names)), strict=True))
     arguments = ["server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]
-    arguments += [f"-s3.config={folder / 's3.json'}", "-s3.iam=false", "-s3.port.iceberg=0", "-volume.max=100"]
+    arguments += [
+        f"-s3.config={folder / 's3.json'}",
+        "-s3.iam=false",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-volume.max=100",
+    ]
     arguments += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
     arguments += [f"-{name}={port}" for name, port in ports.items()]
     with (folder / "log").open("wb") as log:

@@ -1,7 +1,9 @@
 """The mirror, against a real S3 server: what is uploaded, what is replaced, and what is never touched."""
 
 import asyncio
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import unquote
 
 import obstore
@@ -233,9 +235,9 @@ def test_a_bucket_that_does_not_exist_ends_the_mirror(rig):
 
 
 async def test_a_large_archive_is_uploaded_in_parts(rig):
-    """It is compared before the last part, so that no object that appeared meanwhile is overwritten."""
-    rig.limits = rig.limits.__class__(single_bytes=1000)
-    noise = [event | {"evt_x_str": str(hash(("x", n)) ** 99)} for n, event in enumerate(events(0, 300))]
+    """It is examined before it is completed, so that no object that appeared meanwhile is overwritten."""
+    rig.limits = replace(rig.limits, single_bytes=1 << 20, upload=20.0)
+    noise = [event | {"evt_x_str": os.urandom(1 << 20).hex()} for event in events(0, 10)]
     await rig.place.stored(Arrival((5, 6), noise))
     assert await rig.counts() == (5, 0, 0, 0)
     rig.check_complete()

@@ -8,7 +8,8 @@
    the repeated request finds our own object: that is a conflict for the caller to examine.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -118,15 +119,32 @@ class MirrorStore:
         size: int,
         check: Callable[[], Awaitable[None]],
     ) -> Held:
-        """Upload a large object in parts. `check` is called before the last part, and may raise.
+        """Upload a large object in parts. `check` is called before the upload is completed, and may raise.
 
         Raises:
             MirrorError: the store failed.
         """
-        done = await self._put(path, _checked(pieces, check), sha256, mode=None)
-        return Held(size, done.get("e_tag"), done.get("version"), sha256, is_read=True)
+        # The library is not given the iterator itself: a thread of its own that calls Python may do so while the
+        # interpreter ends, and that ends the process.
+        writer = obstore.open_writer_async(
+            self._slow,
+            path,
+            attributes={HASH_KEY: sha256},
+            buffer_size=PART_BYTES,
+            max_concurrency=PARTS_AT_A_TIME,
+        )
+        async for piece in pieces:
+            with _uploading(self._name(path)):
+                await writer.write(piece)
+        await check()
+        with _uploading(self._name(path)):
+            await writer.close()
+        found = await self.examined(path)
+        if found is None or found.bytes != size:
+            raise MirrorError(f"cannot upload {self._name(path)}: what was uploaded is not there")
+        return found
 
-    async def _put(self, path: str, source: Any, sha256: str, *, mode: "PutMode | None") -> Any:
+    async def _put(self, path: str, source: bytes, sha256: str, *, mode: "PutMode") -> Any:
         try:
             return await obstore.put_async(
                 self._slow,
@@ -134,9 +152,7 @@ class MirrorStore:
                 source,
                 mode=mode,
                 attributes={HASH_KEY: sha256},
-                use_multipart=mode is None,
-                chunk_size=PART_BYTES,
-                max_concurrency=PARTS_AT_A_TIME,
+                use_multipart=False,
             )
         except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
             raise ConflictError from None
@@ -147,7 +163,7 @@ class MirrorStore:
             ) from None
         except FileNotFoundError as error:
             # With If-Match, some stores answer 404 if the object is gone; without it, there is no bucket.
-            if mode not in (None, "create") and "NoSuchBucket" not in str(error):
+            if mode != "create" and "NoSuchBucket" not in str(error):
                 raise ConflictError from None
             raise mirror_error(error, "upload", self._name(path)) from None
         except STORE_ERRORS as error:
@@ -192,13 +208,10 @@ def _held(found: "GetResult") -> Held:
     return Held(meta["size"], meta.get("e_tag"), meta.get("version"), attributes.get(HASH_KEY), is_read=True)
 
 
-async def _checked(pieces: AsyncIterator[bytes], check: Callable[[], Awaitable[None]]) -> AsyncIterator[bytes]:
-    """Yield pieces; before the last one, call `check`."""
-    last: bytes | None = None
-    async for piece in pieces:
-        if last is not None:
-            yield last
-        last = piece
-    await check()
-    if last is not None:
-        yield last
+@contextmanager
+def _uploading(name: str) -> Iterator[None]:
+    """Translate errors of obstore."""
+    try:
+        yield
+    except STORE_ERRORS as error:
+        raise mirror_error(error, "upload", name) from None
