@@ -14,7 +14,7 @@ from asyncexport.core.warehouse.data_direct.mapping import EVENT_TYPES, LEFT_OUT
 from tests.day_making import ndjson
 from tests.test_data_direct import ROW, made_of
 
-PAGE = (Path(asyncexport.__file__).parent / "warehouse" / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(asyncexport.__file__).parent / "warehouse" / "DATA_DIRECT.md").read_text(encoding="utf-8")
 
 
 def shown(one: Property) -> str:
@@ -93,7 +93,7 @@ def test_the_query_that_compares_both_sides_works(tmp_path):
 
 def test_the_example_of_nesting_is_what_is_made(tmp_path):
     """The JSON that the page shows for custom variables is made of the fields that it shows."""
-    fields, kept, stripped = re.findall(r"```json\n(.*?)\n```", PAGE.split("### Custom variables")[1], re.DOTALL)[:3]
+    fields, kept, stripped = re.findall(r"```json\n(.*?)\n```", PAGE.split("## Custom variables")[1], re.DOTALL)[:3]
     for suffixes, expected in (("keep", kept), ("strip", stripped)):
         folder = tmp_path / suffixes
         recipe = DataDirectRecipe(suffixes=type(DataDirectRecipe().suffixes)(suffixes))

@@ -34,7 +34,7 @@ PAGES = sorted(
         *(ROOT / ".github").glob("*.md"),
         *ROOT.glob("*/README.md"),
         ROOT / "tests" / "FAULTS.md",
-        PACKAGE / "warehouse" / "README.md",
+        *(PACKAGE / "warehouse").glob("*.md"),
     ]
 )
 SOURCES = sorted(PACKAGE.rglob("*.py"))

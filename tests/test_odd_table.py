@@ -10,7 +10,7 @@ from tests.odd_table import table
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(asyncexport.__file__).parent / "warehouse" / "README.md").read_text(encoding="utf-8")
+PAGE = (Path(asyncexport.__file__).parent / "warehouse" / "ODD_INPUT.md").read_text(encoding="utf-8")
 BEGIN, END = "<!-- odd input: printed by python -m tests.odd_table -->", "<!-- end of odd input -->"
 
 
