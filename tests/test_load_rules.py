@@ -269,7 +269,7 @@ def test_a_check_names_each_way_to_differ():
         dates[0]: "not loaded",
         dates[1]: "loaded from other archives, or with other settings",
         dates[2]: "4 rows instead of 5",
-        dates[4]: "1 rows of a day without archives",
+        dates[4]: "1 row of a day without archives",
     }
 
 

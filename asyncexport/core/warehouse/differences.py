@@ -60,11 +60,15 @@ def differences(
 
 def _reason(expected: ExpectedDay | None, receipt: str | None, rows: int) -> str:
     if expected is None:
-        return f"{rows} rows of a day without archives" if rows else ""
+        return f"{_count(rows)} of a day without archives" if rows else ""
     if not receipt:
         return "not loaded"
     if receipt != expected.receipt:
         return "loaded from other archives, or with other settings"
     if expected.rows is not None and rows != expected.rows:
-        return f"{rows} rows instead of {expected.rows}"
+        return f"{_count(rows)} instead of {expected.rows}"
     return ""
+
+
+def _count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows} rows"
