@@ -137,6 +137,13 @@ def test_a_check_of_a_destination_that_cannot_be_read_does_not_say_that_all_is_w
     assert "could not read" in found.err
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(place, capsys):
+    """Not the temporary file that could not be renamed to it."""
+    place.file().mkdir(parents=True)
+    assert main(options(place)) == Exit.DISK
+    assert f"error: {place.file()} is a folder where a file is expected" in capsys.readouterr().err
+
+
 def test_files_that_are_not_ours_stay_and_disturb_no_query(place):
     """A folder such as `date=old` is not loaded, emptied or read by the view."""
     assert main(options(place)) == Exit.DONE

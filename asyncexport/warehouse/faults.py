@@ -15,12 +15,16 @@ NO_SPACE = "No space left on device"
 
 
 def storage_error(error: OSError, directory: Path) -> StorageError:
-    """Return our error for an error of the operating system in the load directory."""
-    fault = file_fault(error.errno, place=str(error.filename or directory), directory=str(directory))
+    """Return our error for an error of the operating system in the load directory.
+
+    A rename has two names, and the second one is that of the place that cannot be used.
+    """
+    place = str(error.filename2 or error.filename or directory)
+    fault = file_fault(error.errno, place=place, directory=str(directory))
     if fault is not None:
         return StorageError(fault.message, hint=fault.hint)
     return StorageError(
-        f"{error.filename or directory}: {error.strerror or error}",
+        f"{place}: {error.strerror or error}",
         hint="check the disk and the permissions of the directory, then run the same command again",
     )
 
