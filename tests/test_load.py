@@ -78,18 +78,19 @@ def test_a_second_load_touches_nothing(place):
     assert (summary.exit_code, summary.load.already, summary.load.loaded) == (Exit.DONE, 2, 0)
 
 
-def test_a_second_load_of_thirty_days_takes_less_than_a_second(tmp_path):
-    """The days are compared by their receipts; no archive is read."""
+def test_a_second_load_of_thirty_days_touches_no_file(tmp_path):
+    """The days are compared by their receipts, so the archives are not even needed."""
     place = Place(tmp_path)
     place.store(*(Arrival((at, at + 12), [event(at)]) for at in range(0, 30 * 24, 12)))
     assert place.load().exit_code is Exit.DONE
     before = place.states()
-    summaries = [place.load() for _ in range(3)]
-    assert place.states() == before
     assert len(before) == 61
-    assert {one.to_dict()["load"]["already"] for one in summaries} == {30}
-    # The fastest of three: other programs may use the processor as well.
-    assert min(one.seconds for one in summaries) < 1
+    for archive in place.output.glob("*/date=*/*.gz"):
+        archive.unlink()
+    summary = place.load()
+    assert summary.exit_code is Exit.DONE
+    assert summary.to_dict()["load"]["already"] == 30
+    assert place.states() == before
 
 
 def test_a_refresh_changes_only_its_day(place):
