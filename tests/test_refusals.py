@@ -41,14 +41,26 @@ def test_probes_are_sent_after_half_a_minute_then_one_two_four_and_eight(unit):
     assert moments == pytest.approx([30, 90, 210, 450, 930])
 
 
+def test_a_call_in_flight_at_the_first_refusal_does_not_end_it():
+    """Its success says nothing about what the service does now, only that such calls have worked."""
+    record = refusals()
+    record.refused("e", CREATE, 10.0, is_probe=False)
+    record.succeeded("e", CREATE, 10.5, begun_at=9.5)
+    assert record.wait_seconds("e", CREATE, 11.0) == 29.0
+    assert record.successes.has_worked("e", CREATE)
+    assert not record.successes.since("e", CREATE, 0.0)
+    record.succeeded("e", CREATE, 41.0, begun_at=40.0)
+    assert record.wait_seconds("e", CREATE, 41.0) == 0
+
+
 def test_a_successful_probe_ends_the_refusal():
     """After a successful probe no call waits, and the next refusal starts its time from zero."""
     record = refusals()
     record.refused("e", CREATE, 0.0, is_probe=False)
     record.begin("e", CREATE)
-    record.succeeded("e", CREATE, 31.0)
+    record.succeeded("e", CREATE, 31.0, begun_at=30.0)
     assert record.wait_seconds("e", CREATE, 31.0) == 0
-    assert record.succeeded_since("e", CREATE, 30.0)
+    assert record.successes.since("e", CREATE, 30.0)
     record.refused("e", CREATE, 1000.0, is_probe=False)
     assert not record.is_lasting("e", CREATE, 1000.0 + LASTING_SECONDS - 1)
 
@@ -98,7 +110,7 @@ def test_if_all_exports_are_refused_one_probes_for_all():
     assert record.wait_seconds("b", CREATE, 40.0) == 0.0
     assert record.begin("b", CREATE)
     assert record.wait_seconds("a", CREATE, 100.0) == math.inf
-    record.succeeded("b", CREATE, 100.0)
+    record.succeeded("b", CREATE, 100.0, begun_at=90.0)
     assert record.wait_seconds("a", CREATE, 100.0) == 0.0
 
 

@@ -34,13 +34,14 @@ class CallTurn:
     def __init__(self, call_turns: "CallTurns", export: str, call: Call, *, is_probe: bool) -> None:
         self._call_turns = call_turns
         self.key = export, call
+        self._begun_at = call_turns.now()
         self._is_over = False
         self.is_probe = is_probe
 
     def succeeded(self) -> None:
         """Report that the call succeeded."""
         self._is_over = True
-        self._call_turns.note_success(*self.key)
+        self._call_turns.note_success(*self.key, begun_at=self._begun_at)
 
     def refused(self, error: ServiceError, *, bundle: Bundle | None = None, least_wait: float = 0.0) -> None:
         """Report a refusal that may concern all bundles; the next probe waits at least `least_wait` seconds."""
@@ -113,13 +114,13 @@ class CallTurns:
         """Seconds until such a call may be made; infinite if that takes a change first."""
         return self.refusals.wait_seconds(export, call, self.now(), lets_others_go=lets_others_go)
 
-    def note_success(self, export: str, call: Call) -> None:
-        """Note that such a call succeeded."""
+    def note_success(self, export: str, call: Call, *, begun_at: float) -> None:
+        """Note that such a call succeeded, which began at this time."""
         was_refused = self.refusals.ongoing(export, call) is not None
-        self.refusals.succeeded(export, call, self.now())
+        self.refusals.succeeded(export, call, self.now(), begun_at=begun_at)
         if call is not Call.DOWNLOAD:
             self._key_has_worked = True
-        if was_refused:
+        if was_refused and self.refusals.ongoing(export, call) is None:
             log.warning("%s are accepted again", _named(export, call))
             self.changes.notify()
 
@@ -128,7 +129,7 @@ class CallTurns:
         export, call = turn.key
         is_first = self.refusals.ongoing(export, call) is None
         is_unreadable = failure_of(call, error) is Failure.UNREADABLE
-        if is_unreadable and not self.refusals.has_worked(export, call):
+        if is_unreadable and not self.refusals.successes.has_worked(export, call):
             # An unreadable answer is believed when a second one comes at least this much later.
             least_wait = max(least_wait, self.refusal_times.confirmation_seconds)
         self.refusals.refused(
@@ -171,7 +172,7 @@ class CallTurns:
             # `CheckedCalls` has already confirmed this.
             known = replace(known, key=KeyStatus.REFUSED)
         if failure is Failure.UNAVAILABLE:
-            known = replace(known, others_succeed=self.refusals.any_succeeded_since(call, failures.since))
+            known = replace(known, others_succeed=self.refusals.successes.any_since(call, failures.since))
         next_step = decide(call, failure, known)
         if next_step is Action.CHECK_KEY:
             standing = await self._key.status()
@@ -189,7 +190,7 @@ class CallTurns:
         return replace(
             known,
             key_has_worked=self._key_has_worked,
-            has_worked=known.has_worked or self.refusals.has_worked(export, call),
+            has_worked=known.has_worked or self.refusals.successes.has_worked(export, call),
             others_succeed=others,
             lasting=known.lasting
             or self.refusals.is_lasting(export, call, now)
@@ -200,7 +201,7 @@ class CallTurns:
 
     def others_succeed(self, export: str, call: Call, failures: BundleFailures) -> bool:
         """Whether such a call succeeded for another bundle since the failures of this one began."""
-        return self.refusals.succeeded_since(export, call, failures.since)
+        return self.refusals.successes.since(export, call, failures.since)
 
 
 def _named(export: str, call: Call) -> str:

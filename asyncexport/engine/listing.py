@@ -249,8 +249,7 @@ class OperationListing:
             if page is None:
                 return None
             for operation in page.operations:
-                one = unseen.pop(operation.id or "", None)
-                if one is not None:
+                if (one := unseen.pop(operation.id or "", None)) is not None:
                     self._answers.settle(one, operation)
             scan.add(page)
             self._state.newest_first = scan.newest_first
@@ -262,13 +261,14 @@ class OperationListing:
 
     async def _read_page(self, *, state: str, token: str, priority: Priority) -> OperationsPage | None:
         """Read one page; None if it is unavailable or of no use, which has been noted in the list's state."""
+        begun_at = self._call_turns.now()
         try:
             page = await self._service.operations(state=state, token=token, priority=priority)
         except ServiceError as error:
             self._state.note_failure(error, now=self._clock())
             return None
         self._state.unreadable, self._state.forbidden_at = 0, None
-        self._call_turns.note_success(ALL_EXPORTS, Call.LIST)
+        self._call_turns.note_success(ALL_EXPORTS, Call.LIST, begun_at=begun_at)
         if any(operation.id is None for operation in page.operations):
             self._state.fall_back(PollingMode.INDIVIDUAL, "items in the list of operations have no ids")
             return None

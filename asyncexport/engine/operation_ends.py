@@ -102,7 +102,7 @@ class OperationEnds:
             key=KeyStatus.GOOD,
             repeated=True,
             lasting=True,
-            others_succeed=call_turns.refusals.succeeded_since(ALL_EXPORTS, Call.POLL, since),
+            others_succeed=call_turns.refusals.successes.since(ALL_EXPORTS, Call.POLL, since),
         )
         match decide(Call.POLL, failure_of(Call.POLL, error), known):
             case Action.NEW_ATTEMPT:

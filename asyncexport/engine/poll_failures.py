@@ -63,7 +63,7 @@ class PollFailures:
     ) -> BundleFailures:
         """Count a refusal (rule 2); the budget waits out an outage of the service."""
         now = self._call_turns.now()
-        if failure is Failure.UNREADABLE and not self._call_turns.refusals.has_worked(ALL_EXPORTS, Call.POLL):
+        if failure is Failure.UNREADABLE and not self._call_turns.refusals.successes.has_worked(ALL_EXPORTS, Call.POLL):
             turn.refused(error)
         if failure not in REFUSALS:
             return BundleFailures(now)

@@ -270,7 +270,7 @@ def _call_turns(
         key_has_worked=history.has_success and not is_new,
     )
     if any(one.ever_stored for one in exports.values()):
-        call_turns.refusals.recall_success(ALL_EXPORTS, Call.POLL)
+        call_turns.refusals.successes.recall(ALL_EXPORTS, Call.POLL)
     return call_turns
 
 

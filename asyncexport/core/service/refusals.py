@@ -141,30 +141,41 @@ class OngoingRefusal:
         self.may_be_the_key = may_be_the_key and not self.key_is_good
 
 
+class CallSuccesses:
+    """When calls of each export and kind last succeeded."""
+
+    def __init__(self) -> None:
+        self._at: dict[tuple[str, Call], float] = {}
+
+    def note(self, export: str, call: Call, now: float) -> None:
+        """Note that such a call succeeded now."""
+        self._at[export, call] = now
+
+    def recall(self, export: str, call: Call) -> None:
+        """Note that such a call succeeded some time ago, perhaps in an earlier run."""
+        self._at.setdefault((export, call), -math.inf)
+
+    def has_worked(self, export: str, call: Call) -> bool:
+        """Whether such a call has ever succeeded."""
+        return (export, call) in self._at
+
+    def since(self, export: str, call: Call, since: float) -> bool:
+        """Whether such a call has succeeded since this time."""
+        return self._at.get((export, call), -math.inf) > since
+
+    def any_since(self, call: Call, since: float) -> bool:
+        """Whether such a call of any export has succeeded since this time."""
+        return any(at > since for (_, one), at in self._at.items() if one is call)
+
+
 class Refusals:
     """Tracks which calls are refused, and when to probe them (rules 1 to 4)."""
 
     def __init__(self, refusal_times: RefusalTimes) -> None:
         self.refusal_times = refusal_times
         self._ongoing: dict[tuple[str, Call], OngoingRefusal] = {}
-        self._succeeded_at: dict[tuple[str, Call], float] = {}
+        self.successes = CallSuccesses()
         self._asked: dict[Call, set[str]] = {call: set() for call in Call}
-
-    def has_worked(self, export: str, call: Call) -> bool:
-        """Whether such a call has ever succeeded."""
-        return (export, call) in self._succeeded_at
-
-    def recall_success(self, export: str, call: Call) -> None:
-        """Note that such a call succeeded in an earlier run."""
-        self._succeeded_at.setdefault((export, call), -math.inf)
-
-    def succeeded_since(self, export: str, call: Call, since: float) -> bool:
-        """Whether such a call has succeeded since this time."""
-        return self._succeeded_at.get((export, call), -math.inf) > since
-
-    def any_succeeded_since(self, call: Call, since: float) -> bool:
-        """Whether such a call of any export has succeeded since this time."""
-        return any(at > since for (_, one), at in self._succeeded_at.items() if one is call)
 
     def ongoing(self, export: str, call: Call) -> OngoingRefusal | None:
         """Return the refusal of such calls that is going on, if there is one."""
@@ -213,9 +224,16 @@ class Refusals:
         if refusal is not None:
             refusal.is_probing = False
 
-    def succeeded(self, export: str, call: Call, now: float) -> None:
-        """Note that such a call succeeded: no call has to wait any longer."""
-        self._succeeded_at[export, call] = now
+    def succeeded(self, export: str, call: Call, now: float, *, begun_at: float) -> None:
+        """Note that such a call, begun at this time, succeeded: no call has to wait any longer.
+
+        The success of a call that was in flight at the first refusal does not show that calls are accepted again.
+        """
+        refusal = self.ongoing(export, call)
+        if refusal is not None and begun_at < refusal.since:
+            self.successes.recall(export, call)
+            return
+        self.successes.note(export, call, now)
         self._ongoing.pop((export, call), None)
 
     def key_is_good(self) -> None:
