@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,8 +99,12 @@ def test_a_load_that_is_killed_at_any_boundary_is_resumed(changed, tmp_path, sha
 
 def children() -> set[int]:
     """Return the processes that this process has started."""
-    found = (path.read_text() for path in Path("/proc/self/task").glob("*/children"))
-    return {int(number) for text in found for number in text.split()}
+    found = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        # A thread may end after it was listed.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found |= {int(number) for number in path.read_text().split()}
+    return found
 
 
 class Pipe:
