@@ -1,30 +1,22 @@
 """A schema on the tests' server, the destination that loads into it, and what is in it."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from itertools import count
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
 
-from asyncexport.core.exports import Type
-from asyncexport.core.warehouse.columns import Column, ColumnKind, Layout
-from asyncexport.core.warehouse.views import TableFacts
+from asyncexport.core.warehouse.columns import Column, ColumnKind
 from asyncexport.warehouse.sinks.postgres import PostgresSink
 from asyncexport.warehouse.sinks.postgres_connection import PostgresConnection
 from tests.postgres_server import PostgresServer
-from tests.sink_rig import EVENTS, Row, comparable, write_parquet
+from tests.sink_rig import EVENTS, NUMBERS, SinkRig, comparable
 
 DAY = "2026-01-31"
 
-FACTS = TableFacts(Type.EVENT, "o-1-na1", datetime(2026, 1, 3, tzinfo=UTC).timestamp())
 
-NUMBERS = count()
-
-
-class PostgresRig:
+class PostgresRig(SinkRig):
     """A schema of a test's own, and the destination that loads into it."""
 
     def __init__(self, server: PostgresServer, folder: Path) -> None:
@@ -43,21 +35,6 @@ class PostgresRig:
     def another(self, dsn: str = "") -> PostgresSink:
         """Return another destination of the same schema."""
         return PostgresSink(PostgresConnection(dsn or self.server.dsn), schema=self.schema, report=self.notes.append)
-
-    def parquet(self, rows: Sequence[Row], layout: Layout = EVENTS) -> Path:
-        """Write a Parquet file."""
-        return write_parquet(self.folder / f"{next(NUMBERS)}.parquet", layout, rows)
-
-    def load(self, days: Mapping[str, Sequence[Row]], layout: Layout = EVENTS, table: str = "t") -> dict[str, Path]:
-        """Replace days, and return their files."""
-        files = {}
-        self.sink.prepare(table, layout.columns)
-        for day, rows in days.items():
-            files[day] = self.parquet(rows, layout)
-            replaced = self.sink.replace(table, day, files[day] if rows else None, f"of {day}, {len(rows)}")
-            assert replaced == len(rows)
-        self.sink.finish(table, FACTS if layout.type is Type.EVENT else TableFacts(Type.INDIVIDUAL))
-        return files
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
         """Run statements in the schema."""

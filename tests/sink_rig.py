@@ -2,8 +2,10 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import Column, ColumnKind, Layout
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal, quoted
+from asyncexport.core.warehouse.views import TableFacts
+from asyncexport.warehouse.sinks.sink import Sink
 
 EVENTS = Layout(Type.EVENT, ("evt_price_real", "evt_tags_strs", "user_vip_bool"))
 PEOPLE = Layout(Type.INDIVIDUAL)
@@ -85,3 +89,31 @@ def canonical(text: str) -> str:
         return f"number {Fraction(number)}"
 
     return json.dumps(json.loads(text, parse_float=exact, parse_int=exact), sort_keys=True)
+
+
+FACTS = TableFacts(Type.EVENT, "o-1-na1", datetime(2026, 1, 3, tzinfo=UTC).timestamp())
+
+NUMBERS = count()
+"""Numbers for the names of files and schemas, so that no two tests of a process share one."""
+
+
+class SinkRig:
+    """A folder for Parquet files, and the destination that loads them. Each destination's rig adds how to read it."""
+
+    folder: Path
+    sink: Sink
+
+    def parquet(self, rows: Sequence[Row], layout: Layout = EVENTS) -> Path:
+        """Write a Parquet file."""
+        return write_parquet(self.folder / f"{next(NUMBERS)}.parquet", layout, rows)
+
+    def load(self, days: Mapping[str, Sequence[Row]], layout: Layout = EVENTS, table: str = "t") -> dict[str, Path]:
+        """Replace days, and return their files."""
+        files = {}
+        self.sink.prepare(table, layout.columns)
+        for day, rows in days.items():
+            files[day] = self.parquet(rows, layout)
+            replaced = self.sink.replace(table, day, files[day] if rows else None, f"of {day}, {len(rows)}")
+            assert replaced == len(rows)
+        self.sink.finish(table, FACTS if layout.type is Type.EVENT else TableFacts(Type.INDIVIDUAL))
+        return files

@@ -9,23 +9,19 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from asyncexport.core.exports import Type
-from asyncexport.core.warehouse.columns import Column, ColumnKind, Layout
+from asyncexport.core.warehouse.columns import Column, ColumnKind
 from asyncexport.core.warehouse.snowflake_login import SnowflakeLogin, address
 from asyncexport.core.warehouse.snowflake_sql import SnowflakeSchema, snowflake_name
-from asyncexport.core.warehouse.views import TableFacts
 from tests.made_environment import NotMadeError, environment
-from tests.sink_rig import EVENTS, Row, comparable, write_parquet
+from tests.sink_rig import EVENTS, NUMBERS, SinkRig, comparable
 
 PACKAGES = ("fakesnow[server]==0.12.1", "snowflake-connector-python==4.8.1")
 
@@ -38,10 +34,6 @@ if TYPE_CHECKING:
 DAY = "2026-01-31"
 
 DATABASE = "ANALYTICS"
-
-FACTS = TableFacts(Type.EVENT, "o-1-na1", datetime(2026, 1, 3, tzinfo=UTC).timestamp())
-
-NUMBERS = count()
 
 
 def why_no_client() -> str:
@@ -131,7 +123,7 @@ def private_key(passphrase: bytes | None = None) -> bytes:
     return bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
 
 
-class SnowflakeRig:
+class SnowflakeRig(SinkRig):
     """A schema of a test's own, and the destination that loads into it."""
 
     def __init__(self, login: SnowflakeLogin, folder: Path, *, schema: str = "") -> None:
@@ -143,7 +135,7 @@ class SnowflakeRig:
         self.schema = SnowflakeSchema(login.database, schema or f"S{next(NUMBERS)}")
         # The emulator answers what it does not understand with an error of the kind that the client tries again.
         self.connection = SnowflakeConnection(login, request_seconds=5)
-        self.sink = SnowflakeSink(SnowflakeConnection(login, request_seconds=5), schema=self.schema)
+        self.sink: SnowflakeSink = SnowflakeSink(SnowflakeConnection(login, request_seconds=5), schema=self.schema)
 
     def another(self, connection: type["SnowflakeConnection"]) -> "SnowflakeSink":
         """Return another destination of the same schema, with a connection of this kind."""
@@ -155,21 +147,6 @@ class SnowflakeRig:
     def __exit__(self, *_: object) -> None:
         self.sink.close()
         self.connection.close()
-
-    def parquet(self, rows: Sequence[Row], layout: Layout = EVENTS) -> Path:
-        """Write a Parquet file."""
-        return write_parquet(self.folder / f"{next(NUMBERS)}.parquet", layout, rows)
-
-    def load(self, days: Mapping[str, Sequence[Row]], layout: Layout = EVENTS, table: str = "t") -> dict[str, Path]:
-        """Replace days, and return their files."""
-        files = {}
-        self.sink.prepare(table, layout.columns)
-        for day, rows in days.items():
-            files[day] = self.parquet(rows, layout)
-            replaced = self.sink.replace(table, day, files[day] if rows else None, f"of {day}, {len(rows)}")
-            assert replaced == len(rows)
-        self.sink.finish(table, FACTS if layout.type is Type.EVENT else TableFacts(Type.INDIVIDUAL))
-        return files
 
     def query(self, text: str) -> list[tuple[Any, ...]]:
         """Run a statement in the schema."""

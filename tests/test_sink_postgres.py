@@ -11,9 +11,9 @@ from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import DATE, ColumnKind, Layout
 from asyncexport.core.warehouse.views import TableFacts
 from asyncexport.errors import SinkError
-from tests.postgres_rig import DAY, FACTS, PostgresRig
+from tests.postgres_rig import DAY, PostgresRig
 from tests.postgres_server import PostgresServer, running, why_not
-from tests.sink_rig import EVENTS, PEOPLE, event, rows_in_parquet
+from tests.sink_rig import EVENTS, FACTS, PEOPLE, event, rows_in_parquet
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from asyncexport.core.warehouse.copy_text import copy_line, copy_statement
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.postgres import PostgresSink
-from tests.postgres_rig import DAY, FACTS, PostgresRig
+from tests.postgres_rig import DAY, PostgresRig
 from tests.postgres_server import PostgresServer, running, why_not
-from tests.sink_rig import EVENTS, event, rows_in_parquet
+from tests.sink_rig import EVENTS, FACTS, event, rows_in_parquet
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
