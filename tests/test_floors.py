@@ -48,6 +48,9 @@ HOMES: dict[str, frozenset[str]] = {
 }
 """The packages that may import each dependency; orjson may be imported anywhere."""
 
+OPTIONAL = frozenset({"prometheus_client", "duckdb", "psycopg", "google", "snowflake", "distributed", "obstore"})
+"""The dependencies that only extras install."""
+
 IMPURE = frozenset(
     {"asyncio", "time", "random", "os", "io", "pathlib", "socket", "threading", "tempfile", "shutil", "subprocess"}
 )
@@ -153,3 +156,12 @@ def test_importing_the_package_is_cheap():
     probe = f"import sys, asyncexport; print([m for m in '{heavy}'.split(',') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_plain_installation_can_import_everything_but_the_code_of_the_extras():
+    """A library that an extra installs is imported only where it is used, so all else works without it."""
+    needed = [path for path in MODULES if package_of(path) in {"run", "simulate", "cli", "display", "deploy", "config"}]
+    names = sorted(".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in needed)
+    probe = f"import sys; sys.modules.update(dict.fromkeys({sorted(OPTIONAL)})); [__import__(name) for name in {names}]"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import orjson
 
@@ -26,8 +26,10 @@ from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.errors import ChangedArchiveError
 from asyncexport.ledger import LedgerReader
 from asyncexport.mirror.seen_file import SeenFile
-from asyncexport.mirror.store import MirrorStore
 from asyncexport.storage import DEFINITION_NAME
+
+if TYPE_CHECKING:
+    from asyncexport.mirror.store import MirrorStore
 
 PAGE = 500
 """Archives that are compared at a time."""
@@ -68,7 +70,7 @@ class MirrorPairs:
         seen: The objects that were found to be right.
     """
 
-    def __init__(self, directory: Path, ledger: LedgerReader, store: MirrorStore, seen: SeenFile) -> None:
+    def __init__(self, directory: Path, ledger: LedgerReader, store: "MirrorStore", seen: SeenFile) -> None:
         self._directory = directory
         self._ledger = ledger
         self._store = store
