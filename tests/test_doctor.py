@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import ssl
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -27,10 +29,12 @@ from asyncexport.core.diagnosis import (
     code_of,
     disk_level,
     failed,
+    level_of_load,
     passed,
+    room_for_load,
     warned,
 )
-from asyncexport.ledger import LedgerReader, hold, lock_holder
+from asyncexport.ledger import LedgerReader, hold, hold_load, lock_holder
 from asyncexport.run.diagnosis import diagnose, settings_check
 from asyncexport.run.segments import segments
 from asyncexport.sandbox import Sandbox, SandboxBehaviour, SandboxFault, serving
@@ -115,7 +119,7 @@ async def test_nothing_is_wrong_with_a_new_directory(tmp_path, sandbox):
     """Every check is fine, one request is sent, and nothing is created."""
     found = await checks(settings_for(sandbox.url, tmp_path), sandbox.key, most_requests=1)
     assert faults(found) == []
-    assert set(found) == set(RUN_ORDER) - {"configuration", "key"}
+    assert set(found) == set(RUN_ORDER) - {"configuration", "key", "mirror", "load", "destination", "listen"}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -319,6 +323,81 @@ async def test_a_text_file_that_cannot_be_replaced_is_a_warning(tmp_path, sandbo
     assert faults(found) == ([] if name == "x.prom" else [("permissions", Level.WARN)])
     if not name:
         assert found["permissions"].message.endswith("it is not a regular file")
+
+
+# What works beside runs
+
+
+async def beside(settings: asyncexport.Settings) -> list[tuple[str, Level, str]]:
+    """Return the checks that are not fine, each with its message."""
+    found = [one async for one in diagnose(settings, None, offline=True, sent=lambda _kind: None)]
+    assert all((one.code is Exit.DONE) is (one.level is not Level.FAIL) for one in found)
+    assert all(one.advice for one in found if one.level is not Level.OK)
+    return [(one.name, one.level, one.message) for one in found if one.level is not Level.OK]
+
+
+async def test_each_library_that_is_missing_is_named_once(tmp_path, monkeypatch):
+    """It would end a run with 2; so would a missing setting. A `[load]` that nobody uses needs nothing."""
+    for name in ("duckdb", "psycopg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr("asyncexport.run.mirror_place.LIBRARY", "no_such_library")
+    monkeypatch.chdir(tmp_path)
+    settings = settings_for("https://x", tmp_path, load={"to": ["duckdb", "postgres"]}, output={"mirror": "s3://x"})
+    assert await beside(settings) == [
+        ("configuration", Level.FAIL, "output.mirror: needs a library that is not installed: no_such_library"),
+        ("configuration", Level.FAIL, "load.to: parquet needs a library that is not installed: duckdb"),
+        ("configuration", Level.FAIL, "load.to: postgres needs a library that is not installed: psycopg"),
+    ]
+    assert await beside(settings_for("https://x", tmp_path, load={"directory": "warehouse"})) == []
+    monkeypatch.undo()
+    settings = settings_for("https://x", tmp_path, load={"to": ["postgres"], "directory": str(tmp_path / "exports")})
+    assert await beside(settings) == [
+        ("configuration", Level.FAIL, "load.directory: must not be the directory of the archives"),
+        ("configuration", Level.FAIL, "load.postgres.dsn: is not set"),
+    ]
+
+
+async def test_a_load_directory_that_cannot_be_used_is_a_failure(tmp_path):
+    """A file in its place, no right to write, a load in progress; nothing is created by the check."""
+    directory = tmp_path / "warehouse"
+    settings = settings_for("https://x", tmp_path, load={"directory": str(directory)})
+    assert await beside(settings) == []
+    assert not directory.exists()
+    with hold_load(directory):
+        ((*_, message),) = await beside(settings)
+        assert message.startswith(f"another load uses {directory}: load, process {os.getpid()} on ")
+    (directory / "warehouse.duckdb").write_text("no database")
+    ((name, _, message),) = await beside(settings)
+    assert (name, message.startswith("could not read")) == ("destination", True)
+    inner = settings_for("https://x", tmp_path, load={"directory": str(directory / "warehouse.duckdb")})
+    assert (await beside(inner))[0][:2] == ("load", Level.FAIL)
+
+
+@given(free=st.integers(0, 10**12), month=st.integers(0, 10**11), day=st.integers(0, 10**10), workers=st.integers(1, 9))
+def test_a_load_needs_room_for_its_tables_and_for_the_days_in_progress(free, month, day, workers):
+    """Not even one decompressed day fits: a load would fail. Less than the month and its workers need: a warning."""
+    needs = room_for_load(month, day, workers=workers)
+    level = level_of_load(free=free, needs=needs, largest_day=day)
+    assert (level is Level.FAIL) is (free < 10 * day or free < LEAST_FREE_BYTES)
+    assert level is not Level.OK or free >= month + 10 * day * workers
+
+
+async def test_an_address_in_use_is_a_warning(tmp_path):
+    """A run would go ahead without the metrics or the page. Two settings with the same port are noticed as well."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        settings = settings_for("https://x", tmp_path, metrics={"listen": address}, dashboard={"listen": "127.0.0.1:0"})
+        ((name, level, message),) = await beside(settings)
+        assert (name, level) == ("listen", Level.WARN)
+        what = "cannot be used, so the metrics would not be served: address already in use"
+        assert message == f"[metrics] listen {address} {what}"
+    both = settings_for("https://x", tmp_path, metrics={"listen": address}, dashboard={"listen": address})
+    ((*_, message),) = await beside(both)
+    assert message.startswith(f"[dashboard] listen {address} cannot be used, so the page would not be served")
+    with hold(both.output.directory, command="nightly"):
+        assert [name for name, *_ in await beside(both)] == ["lock"]
 
 
 def test_a_start_of_nights_in_the_future_is_a_warning():

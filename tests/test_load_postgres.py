@@ -1,5 +1,6 @@
 """Loads into PostgreSQL beside Parquet and DuckDB: every row is in every table, once."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import Column, Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS
+from asyncexport.run.diagnosis import diagnose
 from asyncexport.run.load import LoadSpec
 from asyncexport.run.load_check import check_load
 from tests.day_making import MIDNIGHT
@@ -101,13 +103,29 @@ def test_a_day_that_was_changed_in_the_database_is_found_and_loaded_again(one):
     one.check()
 
 
+def destinations(place: Place, *, offline: bool = False) -> list[tuple[str, str]]:
+    """Return what `doctor` finds about the destinations."""
+
+    async def found() -> list[tuple[str, str]]:
+        checks = diagnose(place.settings, None, offline=offline, sent=lambda _kind: None)
+        return [(one.level.value, one.message) async for one in checks if one.name == "destination"]
+
+    return asyncio.run(found())
+
+
 def test_a_server_that_is_down_does_not_stop_the_others(one):
     """Exit code 3; the next load brings what is missing. The connection string is in no message."""
+    file = ("ok", "duckdb: the file can be opened, or made")
+    assert destinations(one.place) == [file, ("ok", "postgres: can be reached, and accepts the login")]
+    assert destinations(one.place, offline=True) == [("ok", "postgres: not asked, because of --offline"), file]
+    assert not one.place.warehouse.exists()
     one.rig.server.stop()
     try:
+        down = destinations(one.place)
         summary = one.place.load()
     finally:
         one.rig.server.start()
+    assert down == [file, ("fail", "could not connect to PostgreSQL: there is no such socket")]
     assert summary.exit_code is Exit.PARTIAL
     assert summary.to_dict()["load"]["sinks"]["postgres"] == {"loaded": 0, "failed": 2}
     assert "secret" not in repr(summary) + str(summary.to_dict()) + repr(one.place.settings)

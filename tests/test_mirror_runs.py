@@ -11,12 +11,14 @@ import pytest
 import asyncexport
 from asyncexport.cli import main
 from asyncexport.core.bundles import Bundle
+from asyncexport.core.diagnosis import Level
 from asyncexport.core.events import BundleStored
 from asyncexport.core.exits import Exit
 from asyncexport.core.mirror.tally import MirrorEvent, MirrorTally, Outcome, exit_with_mirror
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, LedgerError, MirrorError
+from asyncexport.run.mirror_diagnosis import mirror_check
 from asyncexport.run.mirror_lane import MirrorLane
 from asyncexport.sandbox import serving
 from tests.exporting import QUICK
@@ -319,6 +321,36 @@ def test_a_wrong_key_ends_with_3_and_is_never_shown(rig, capsys, variables, more
     assert "AWS_ACCESS_KEY_ID" in output
     for secret in ("CANARY", ACCESS_KEY, SECRET_KEY, "AWS4-HMAC", "Authorization"):
         assert secret not in output
+
+
+async def doctor(rig: "MirrorRig", *, offline: bool = False) -> tuple[Level, str]:
+    """Return what `doctor` finds about the mirror."""
+    found = await mirror_check(rig.place.settings, offline=offline, limits=rig.limits)
+    assert found is not None
+    assert found.code is (Exit.PARTIAL if found.level is Level.FAIL else Exit.DONE)
+    assert bool(found.advice) is (found.level is Level.FAIL)
+    return found.level, found.message
+
+
+@needs_server
+async def test_doctor_lists_the_bucket_once(rig):
+    """One request tells that the bucket is there and that the key is accepted; `--offline` sends none."""
+    await rig.mirrored()
+    async with rig.proxied() as proxy:
+        assert await doctor(rig, offline=True) == (
+            Level.OK,
+            f"{rig.url}: the library is installed; not asked, because of --offline",
+        )
+        assert len(proxy.calls) == 0
+        assert await doctor(rig) == (Level.OK, f"{rig.url} can be listed: it accepts the key")
+        assert len(proxy.calls) == 1
+    with in_environment({"AWS_SECRET_ACCESS_KEY": "CANARY-wrong"}):
+        assert await doctor(rig) == (
+            Level.FAIL,
+            f"cannot list {rig.url}: refused (status 403, SignatureDoesNotMatch)",
+        )
+    rig.place.changes["output"]["mirror"] = "s3://no-such-bucket"
+    assert await doctor(rig) == (Level.FAIL, "cannot list s3://no-such-bucket: there is no such bucket")
 
 
 @needs_server

@@ -172,3 +172,5 @@ def test_a_service_that_does_not_answer_is_an_error(rig):
         sink = rig.another(f"http://127.0.0.1:{unused.getsockname()[1]}", retry_seconds=0.2)
         with pytest.raises(SinkError, match="could not read the receipts of t in BigQuery: there was no answer"):
             sink.receipts("t")
+        with pytest.raises(SinkError, match="could not look up the dataset in BigQuery: there was no answer"):
+            sink.reach()

@@ -251,8 +251,12 @@ def test_a_file_that_another_process_has_open_is_an_error(make, tmp_path):
             assert other.stdout.readline() == b"1\n"
             sink = make(tmp_path)
             if read_only:
+                sink.reach()
                 sink.prepare("t", EVENTS.columns)
                 sink.finish("t", FACTS)
+            else:
+                with pytest.raises(SinkError, match="another process has it open"):
+                    sink.reach()
             with pytest.raises(SinkError, match=rf"another process has it open \(PID {other.pid}\)") as caught:
                 sink.prepare("t", Layout(Type.EVENT, ("evt_new_str",)).columns)
             assert caught.value.sink == "duckdb"

@@ -140,6 +140,7 @@ def test_a_session_that_has_expired_is_opened_again(rig):
     rig.sink._connection._connection.close()
     assert rig.sink.row_counts("t") == {DAY: 5}
     rig.sink._connection._connection.rest._token = "expired"
+    rig.sink.reach()
     assert rig.sink.row_counts("t") == {DAY: 5}
 
 
@@ -150,7 +151,7 @@ def test_a_server_that_is_down_is_reported_without_the_login(tmp_path, caplog, c
     login = SnowflakeLogin(address("http://127.0.0.1:9/"), "CANARY_user", str(key_file), "DB")
     sink = SnowflakeSink(SnowflakeConnection(login, connect_seconds=1), schema=SnowflakeSchema("DB", "S"))
     with pytest.raises(SinkError, match="could not log in to Snowflake") as caught:
-        sink.receipts("t")
+        sink.reach()
     assert "CANARY" not in str(caught.value) + caught.value.hint + repr(login)
     assert caplog.text + "".join(capfd.readouterr()) == ""
     sink.close()

@@ -113,7 +113,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "doctor": Entry(
         "doctor",
-        "check what a run needs, in at most 2 requests: key, host, clock, segments, lock, disk; say what to do",
+        "check what a run, its load and its mirror need, with at most 2 requests to the service; say what to do",
         NO_TIME,
         (
             ("", "before the first run, and when a run fails"),

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 Offline = Annotated[
     bool,
-    typer.Option("--offline", help="Send no request: leave out host, TLS and proxy, clock, organisation, segment."),
+    typer.Option(
+        "--offline",
+        help="Send no request: leave out host, TLS and proxy, clock, organisation, segment, bucket, databases.",
+    ),
 ]
 
 NAME_COLUMNS = 13
@@ -37,7 +40,11 @@ def doctor(ctx: typer.Context, *, offline: Offline = False, directory: Directory
     ok, warn or fail, with what to do below it. Sends two requests at most, as soon as the budget allows; the ledger
     counts them. Changes nothing else.
 
-    The exit code is the one with which a run would have ended.
+    Where [output] mirror is set, lists the bucket once. With a table [load], checks its libraries, the load directory
+    and its disk, and logs in to each destination. Also checks whether the addresses in [metrics] listen and [dashboard]
+    listen are free.
+
+    The exit code is the one with which a run would have ended; with a table [load], a run with --load.
     """
     session: Session = ctx.obj
     checks: list[Check] = []

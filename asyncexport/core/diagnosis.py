@@ -22,6 +22,10 @@ RUN_ORDER = (
     "organisation",
     "segment",
     "disk",
+    "mirror",
+    "load",
+    "destination",
+    "listen",
 )
 """The checks in the order in which a run meets what they look for."""
 
@@ -32,6 +36,9 @@ SPARE_FACTOR = 1.5
 
 LEAST_FREE_BYTES = 10_000_000
 """With less, a run would soon fail whatever it stores: the ledger alone needs some."""
+
+INFLATED_FACTOR = 10
+"""While a day is loaded, its archives are on the disk decompressed: about this many times as large."""
 
 
 class Level(StrEnum):
@@ -87,3 +94,21 @@ def disk_level(*, free: int, month: int) -> Level:
     if free < max(LEAST_FREE_BYTES, month / MONTH_DAYS):
         return Level.FAIL
     return Level.WARN if free < month * SPARE_FACTOR else Level.OK
+
+
+def room_for_load(month: int, largest_day: int, *, workers: int) -> int:
+    """Return the bytes that a load of the last month may need: its tables, and the days that are being made.
+
+    Args:
+        month: The bytes of the archives of the last month.
+        largest_day: The bytes of those of its largest day.
+        workers: Days that are made at the same time.
+    """
+    return month + INFLATED_FACTOR * largest_day * workers
+
+
+def level_of_load(*, free: int, needs: int, largest_day: int) -> Level:
+    """Judge the free bytes of the disk of a load by what it may need, and by what one day needs at least."""
+    if free < max(LEAST_FREE_BYTES, INFLATED_FACTOR * largest_day):
+        return Level.FAIL
+    return Level.WARN if free < needs else Level.OK

@@ -44,7 +44,7 @@ from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
 from asyncexport.ledger.files import has_remains, present, set_aside
 from asyncexport.ledger.joined_log import begun_joined, forget_joined, joined_runs, record_joined
 from asyncexport.ledger.ledger import Ledger
-from asyncexport.ledger.lock import Holder, hold, hold_load, hold_place, holder, lock_holder, waiting_run
+from asyncexport.ledger.lock import Holder, hold, hold_load, hold_place, holder, load_holder, lock_holder, waiting_run
 from asyncexport.ledger.migration import discard_copy
 from asyncexport.ledger.queries import LedgerQueries
 from asyncexport.ledger.reader import LedgerReader, no_ledger
@@ -69,6 +69,7 @@ __all__ = [
     "hold_place",
     "holder",
     "joined_runs",
+    "load_holder",
     "lock_holder",
     "no_ledger",
     "present",

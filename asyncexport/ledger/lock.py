@@ -96,6 +96,11 @@ def holder(directory: Path) -> Holder | None:
     return _named_in(directory.absolute() / LEDGER_FOLDER / LOCK_NAME)
 
 
+def load_holder(directory: Path) -> Holder | None:
+    """Return the load that holds a load directory; None if none seems to."""
+    return _named_in(directory.absolute() / LOAD_LOCK_NAME)
+
+
 def waiting_run(directory: Path) -> Holder | None:
     """Return the run that waits for the holder of an output directory; None if none seems to."""
     return _named_in(directory.absolute() / LEDGER_FOLDER / PLACE_NAME)

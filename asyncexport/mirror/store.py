@@ -8,8 +8,8 @@
    the repeated request finds our own object: that is a conflict for the caller to examine.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -55,20 +55,24 @@ class MirrorStore:
             problem = Problem("output.mirror", f"the object store cannot be used: {type(error).__name__}")
             raise ConfigError([problem], hint="check the URL and the variables of the object store") from None
 
+    async def reach(self) -> None:
+        """Make sure that the bucket can be listed, with one request.
+
+        Raises:
+            MirrorError: the store failed, or refused the key.
+        """
+        async with aclosing(_listed(self._quick, None, self.url)) as chunks:
+            await anext(chunks, None)
+
     async def listed(self, folder: str) -> dict[str, Held]:
         """Return the objects below a folder, by name, without their metadata.
 
         Raises:
             MirrorError: the store failed.
         """
-        found: dict[str, Held] = {}
-        try:
-            async for chunk in obstore.list(self._quick, f"{folder}/", chunk_size=LIST_CHUNK):
-                for one in chunk:
-                    found[one["path"]] = Held(one["size"], one.get("e_tag"), one.get("version"))
-        except STORE_ERRORS as error:
-            raise mirror_error(error, "list", self.url) from None
-        return found
+        chunks = _listed(self._quick, f"{folder}/", self.url)
+        found = [one async for chunk in chunks for one in chunk]
+        return {one["path"]: Held(one["size"], one.get("e_tag"), one.get("version")) for one in found}
 
     async def examined(self, path: str) -> Held | None:
         """Return an object with its metadata; None if there is none.
@@ -200,6 +204,15 @@ def _opened(url: str, environ: Mapping[str, str], limits: MirrorLimits, *, answe
     }
     more: dict[str, Any] = {"config": {"checksum_algorithm": "SHA256"}} if url.startswith("s3:") else {}
     return from_url(url, client_options=options, retry_config=retry, **more)
+
+
+async def _listed(store: Any, prefix: str | None, url: str) -> AsyncGenerator[Any, None]:
+    """Yield the answers to list requests; errors of obstore are translated."""
+    try:
+        async for chunk in obstore.list(store, prefix, chunk_size=LIST_CHUNK):
+            yield chunk
+    except STORE_ERRORS as error:
+        raise mirror_error(error, "list", url) from None
 
 
 def _held(found: "GetResult") -> Held:

@@ -26,6 +26,10 @@ dashboard            serves the status page during a run
 pings                tells a monitoring service that a run begins, and how it ended
 diagnosis            checks what a run needs, for `doctor`
 service_diagnosis    asks the service for `doctor`
+disk_diagnosis       asks the disk for `doctor`
+mirror_diagnosis     checks the mirror for `doctor`
+load_diagnosis       checks the load and its destinations for `doctor`
+listen_diagnosis     checks for `doctor` whether the addresses to serve at are free
 segments             lists the segments of the account
 outside_runs         requests of commands that are not runs: within the budget, and recorded
 directory            detects an output directory that has lost its ledger

@@ -4,30 +4,32 @@
    segments unless every export uses `everyone`.
 2. Local checks come first, those of the service next, and none depends on another one's success unless that makes no
    sense. What could not be checked is a warning.
-3. How a failure is judged is decided in `core.diagnosis` and by the exit codes of errors (`core.exits`).
+3. What works beside runs is checked where it is set: the mirror, the load and its destinations, the addresses to serve
+   at. Neither sends requests to the service.
+4. How a failure is judged is decided in `core.diagnosis` and by the exit codes of errors (`core.exits`).
 """
 
 import asyncio
 import importlib.util
-import os
-import shutil
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 
-from asyncexport.client.clock import time_by
 from asyncexport.config import ApiKey, Settings
 from asyncexport.config.presence import existing_place, exists, is_directory, is_file
 from asyncexport.core.access import Access
-from asyncexport.core.bundles import DAY, Range, show
+from asyncexport.core.bundles import show
 from asyncexport.core.diagnosis import MONTH_DAYS, SPARE_FACTOR, Check, Level, disk_level, failed, passed, warned
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.display import show_bytes
 from asyncexport.errors import ConfigError, ExportError
 from asyncexport.ledger import LedgerReader, lock_holder, present
 from asyncexport.run.directory import check_ledger_not_lost
+from asyncexport.run.disk_diagnosis import free_bytes, is_writable, recent_bytes
+from asyncexport.run.listen_diagnosis import listen_checks
+from asyncexport.run.load_diagnosis import NOT_USED, is_set, is_unused, load_checks, load_faults
 from asyncexport.run.metrics import HOW_TO_INSTALL, MISSING_LIBRARY
-from asyncexport.run.planner import CLOCK_CHECK
+from asyncexport.run.mirror_diagnosis import mirror_check
 from asyncexport.run.service_diagnosis import service_checks
 from asyncexport.run.unrecorded import check_recorded_in
 from asyncexport.storage import has_open_archives
@@ -51,6 +53,11 @@ async def diagnose(
     for look in (_lock, _ledger, _permissions, _disk):
         for check in await asyncio.to_thread(lambda look=look: list(look(settings))):  # type: ignore[misc]
             yield check
+    async with aclosing(_beside(settings, offline=offline)) as checks:
+        async for check in checks:
+            yield check
+    for check in await listen_checks(settings):
+        yield check
 
 
 def settings_check(settings: Settings, *, file: str, now: float) -> Check:
@@ -106,7 +113,7 @@ def _permissions(settings: Settings) -> Iterator[Check]:
         ledger = directory / ".asyncexport"
         folders = (directory / export.name for export in settings.exports)
         needed += [path for path in (ledger, ledger / "ledger.sqlite3", ledger / "lock", *folders) if exists(path)]
-    if refused := [path for path in needed if not _is_writable(path)]:
+    if refused := [path for path in needed if not is_writable(path)]:
         advice = f"check its owner, its mode (`ls -ld {refused[0]}`) and that its file system is not read-only"
         yield failed("permissions", f"{refused[0]} cannot be written", advice, code=Exit.DISK)
         return
@@ -127,28 +134,17 @@ def _textfile(path: Path) -> Iterator[Check]:
         yield warned("permissions", f"{message}: it is not a regular file", "choose another name")
     elif not is_directory(path.parent):
         yield warned("permissions", message, f"create the folder {path.parent}, and let this user enter it")
-    elif not _is_writable(path.parent):
+    elif not is_writable(path.parent):
         advice = f"let this user write to the folder (`ls -ld {path.parent}`): the file is replaced, not changed"
         yield warned("permissions", message, advice)
 
 
-def _is_writable(path: Path) -> bool:
-    mode = os.W_OK | os.X_OK if is_directory(path) else os.W_OK
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
-
-
 def _disk(settings: Settings) -> Iterator[Check]:
-    directory = settings.output.directory.absolute()
-    place = existing_place(directory)
-    try:
-        free, inodes = shutil.disk_usage(place).free, os.statvfs(place)
-    except OSError as error:
-        yield warned("disk", f"the free space cannot be read: {error.strerror}")
+    free = free_bytes("disk", settings.output.directory.absolute())
+    if isinstance(free, Check):
+        yield free
         return
-    if inodes.f_files and not inodes.f_favail:
-        yield failed("disk", "the disk has no inodes left: it cannot hold more files", "delete files", code=Exit.DISK)
-        return
-    month = _bytes_of_month(settings)
+    month = recent_bytes(settings).month
     needs = f"the last {MONTH_DAYS} days took {show_bytes(month)}" if month else "nothing was stored in the last month"
     message = f"{show_bytes(free)} free; {needs}"
     match disk_level(free=free, month=month):
@@ -162,13 +158,23 @@ def _disk(settings: Settings) -> Iterator[Check]:
             yield failed("disk", message, "free some space, or choose another [output] directory", code=Exit.DISK)
 
 
-def _bytes_of_month(settings: Settings) -> int:
-    """Return the bytes of the archives with data of the last month; 0 if the ledger cannot be read."""
+async def _beside(settings: Settings, *, offline: bool) -> AsyncGenerator[Check, None]:
+    """Yield the checks of what works beside runs: the mirror and the load."""
     try:
-        with LedgerReader(settings.output.directory) as ledger:
-            now = int(time_by(ledger.recall(CLOCK_CHECK), trust=settings.api.clock))
-            month = Range(now - MONTH_DAYS * DAY, now)
-            stored = (one.stored for name in ledger.exports() for one in ledger.stored(name, month))
-            return sum(archive.bytes for archive in stored if archive is not None)
-    except ExportError:
-        return 0
+        mirror = await mirror_check(settings, offline=offline)
+    except ConfigError as error:
+        mirror = error_check("configuration", error)
+    if mirror is not None:
+        yield mirror
+    if not is_set(settings):
+        return
+    faults = await asyncio.to_thread(load_faults, settings)
+    if is_unused(settings, faults):
+        yield passed("load", NOT_USED)
+        return
+    for fault in faults:
+        yield error_check("configuration", fault)
+    if not faults:
+        async with aclosing(load_checks(settings, offline=offline)) as checks:
+            async for check in checks:
+                yield check

@@ -126,7 +126,7 @@ def check_load_settings(settings: Settings) -> None:
     output, load = (one.absolute().resolve() for one in (settings.output.directory, settings.load.directory))
     problems = list(place_problems(output.parts, load.parts, (load / settings.load.duckdb.path).resolve().parts, names))
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems, hint="choose a place of its own for it")
 
 
 class DayLookup:

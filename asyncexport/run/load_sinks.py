@@ -144,20 +144,37 @@ def chosen_sinks(settings: Settings, names: Sequence[str], *, place: str = "--to
     if problems:
         raise ConfigError(problems)
     chosen = tuple(dict.fromkeys(map(SinkName, names))) or settings.load.to
-    for name in dict.fromkeys((SinkName.PARQUET, *chosen)):
-        library, extra = EXTRAS[name]
-        if not _is_installed(library):
-            problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
-            raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
-    if SinkName.DUCKDB in chosen and "?" in str((settings.load.directory / settings.load.duckdb.path).absolute()):
-        raise ConfigError(
-            [Problem("load.duckdb.path", 'must have no "?", also in its directory: DuckDB cannot write it')]
-        )
-    if SinkName.POSTGRES in chosen:
-        load_dsn(settings.load.postgres)
-    if SinkName.SNOWFLAKE in chosen:
-        load_snowflake(settings.load.snowflake)
+    for name in with_parquet(chosen):
+        check_sink(settings, name)
     return chosen
+
+
+def with_parquet(chosen: Sequence[SinkName]) -> tuple[SinkName, ...]:
+    """Return these destinations and the Parquet files, which all others are loaded from; they come first."""
+    return tuple(dict.fromkeys((SinkName.PARQUET, *chosen)))
+
+
+def check_sink(settings: Settings, name: SinkName) -> None:
+    """Check what a destination needs on this machine.
+
+    Raises:
+        ConfigError: a library or a setting is missing.
+    """
+    library, extra = EXTRAS[name]
+    if not _is_installed(library):
+        problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
+        raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
+    match name:
+        case SinkName.DUCKDB if "?" in str((settings.load.directory / settings.load.duckdb.path).absolute()):
+            raise ConfigError(
+                [Problem("load.duckdb.path", 'must have no "?", also in its directory: DuckDB cannot write it')]
+            )
+        case SinkName.POSTGRES:
+            load_dsn(settings.load.postgres)
+        case SinkName.SNOWFLAKE:
+            load_snowflake(settings.load.snowflake)
+        case _:
+            pass
 
 
 def _is_installed(library: str) -> bool:

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,11 @@ class BigQuerySink:
         self._report = report
         self._record = BigQueryRecord(connection, place.dataset)
         self._jobs = BigQueryJobs(connection, self._record)
+
+    def reach(self) -> None:
+        """Look up the dataset, which may not exist yet (`Sink`)."""
+        with self._connection.client("look up the dataset") as client, suppress(NotFound):
+            client.get_dataset(f"{client.project}.{self._place.dataset}", retry=self._retry)
 
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""

@@ -51,6 +51,11 @@ class DuckDbViews:
         self._columns: dict[str, tuple[Column, ...]] = {}
         self._with_files: dict[str, bool] = {}
 
+    def reach(self) -> None:
+        """Open the file, if there is one yet (`Sink`)."""
+        with self._file.reading():
+            pass
+
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""
         return self._parquet.receipts(table)
@@ -104,6 +109,11 @@ class DuckDbTables:
     def __init__(self, file: DuckDbFile) -> None:
         self._file = file
         self._record = DuckDbRecord(file)
+
+    def reach(self) -> None:
+        """Open the file, if there is one yet (`Sink`)."""
+        with self._file.reading():
+            pass
 
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""

@@ -58,6 +58,9 @@ class ParquetSink:
         """Return the path of the file with the lines of a day that are no rows."""
         return self.directory / f"{table}.quarantine" / f"{DAY_PREFIX}{day}" / QUARANTINE_NAME
 
+    def reach(self) -> None:
+        """Do nothing: the files are on this machine (`Sink`)."""
+
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day; "" for a file that cannot be read or has none, so that it is replaced."""
         with self._disk.translated():

@@ -56,6 +56,11 @@ class PostgresSink:
         self._memory = memory
         self._report = report
 
+    def reach(self) -> None:
+        """Log in (`Sink`)."""
+        with self._connection.transaction("log in") as con:
+            con.execute("SELECT 1")
+
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""
         with self._connection.transaction(f"read the receipts of {table}") as con:

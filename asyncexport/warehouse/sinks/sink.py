@@ -22,6 +22,14 @@ class Sink(Protocol):
         """Its name in `[load] to`, in messages and in the summary."""
         ...
 
+    def reach(self) -> None:
+        """Make sure that the destination can be reached and logged into, in one cheap step that changes nothing.
+
+        Raises:
+            SinkError: it cannot.
+        """
+        ...
+
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day that the table has, by date (`2026-01-01`); empty if there is no table.
 

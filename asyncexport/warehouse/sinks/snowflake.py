@@ -50,6 +50,11 @@ class SnowflakeSink:
         self._schema = schema
         self._memory = memory
 
+    def reach(self) -> None:
+        """Log in, which needs no virtual warehouse (`Sink`)."""
+        with self._connection.doing("log in"):
+            pass
+
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""
         with self._connection.doing(f"read the receipts of {table}"):
