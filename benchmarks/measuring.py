@@ -5,7 +5,8 @@
 2. The result is the median over the rounds; for a ratio, the median of the ratios within each round. The quartiles next
    to it show the noise.
 3. A contender that fails ends the benchmark, because there is no time to report for work that was not done.
-4. A smoke run does a share of the work in a few seconds, to check that the script still works; its figures are
+4. Programs run as installed ones do, with their modules compiled, even where Python is told not to write bytecode.
+5. A smoke run does a share of the work in a few seconds, to check that the script still works; its figures are
    meaningless.
 """
 
@@ -65,6 +66,11 @@ def options(description: str | None, *, rounds: int, markdown: bool = False) -> 
     return Options(asked.quick, asked.rounds or (1 if asked.quick else rounds), markdown and asked.markdown)
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of measured programs (rule 4)."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def timed(
     command: Sequence[str | Path],
     *,
@@ -82,7 +88,7 @@ def timed(
     process = subprocess.Popen(
         [str(part) for part in command],
         cwd=directory,
-        env={**os.environ, **(env or {})},
+        env={**environment(), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

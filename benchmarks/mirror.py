@@ -62,7 +62,7 @@ async def store(output: Path, *, archives: int, size: int) -> None:
 def mirrored(output: Path, server: S3Server, place: str) -> measuring.Run:
     """Run the command."""
     words = ["-m", "asyncexport", "mirror", "-q", "-d", str(output), "--set", f"output.mirror=s3://bucket/{place}"]
-    return measuring.timed([sys.executable, *words], env={**os.environ, **server.environ}, watch_memory=True)
+    return measuring.timed([sys.executable, *words], env=server.environ, watch_memory=True)
 
 
 def twice(output: Path, server: S3Server) -> tuple[Callable[[], measuring.Run], Callable[[], measuring.Run]]:

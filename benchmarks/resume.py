@@ -5,7 +5,6 @@ a server that waits for the first connection; then the process is killed.
 """
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
@@ -87,7 +86,7 @@ def until_first_request(setup: contender.Setup, bundles: int, server: socket.soc
     began = time.perf_counter()
     process = subprocess.Popen(
         contender.command(config, "--json", "backfill", "--start", start, "--end", end),
-        env={**os.environ, **contender.ENVIRONMENT},
+        env={**measuring.environment(), **contender.ENVIRONMENT},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -19,6 +19,7 @@ FOREIGN = (
     *("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_", "COLORTERM", "JUPYTER_"),  # rich
     *("TERMINAL_WIDTH", "TYPER_", "_TYPER_"),  # typer
     *("PYTHONASYNCIODEBUG", "PYTHONWARNINGS", "PYTHONUNBUFFERED", "PYTHONUTF8", "PYTHONIOENCODING"),  # Python itself
+    "PYTHONDONTWRITEBYTECODE",  # would have each of the hundreds of processes compile all modules again
 )
 """Prefixes, in capitals, of environment variables that would change what is tested."""
 
