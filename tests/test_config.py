@@ -333,7 +333,7 @@ MESSAGES = [
     ("[budget]\nburst = 2026-01-01", "budget.burst: expected a whole number, got a date or time"),
     ("[budget]\nrequests_per_minute = 'fast'", 'budget.requests_per_minute: expected a number, got "fast"'),
     ("[budget]\nrequests_per_minute = nan", "budget.requests_per_minute: expected a finite number, got nan"),
-    ("[output]\ndirectory = 5", "output.directory: expected a directory name in quotes, got 5"),
+    ("[output]\ndirectory = 5", "output.directory: expected a path in quotes, got 5"),
     ("[[export]]\nsegment = 5", "export[1].segment: expected text in quotes, got 5"),
     (
         "[[export]]\nfields = 'UserId'",
@@ -360,7 +360,7 @@ MESSAGES = [
     ("[download]\nmin_rate = 0", "download.min_rate: must be more than 0, got 0"),
     (
         "[download]\nmax_row = 1000",
-        'download.max_row: expected a size in quotes and with a unit, such as "64MiB", got 1000',
+        'download.max_row: expected a size in quotes and with the unit KiB, MiB or GiB, such as "64MiB", got 1000',
     ),
     ('[download]\nmax_row = "3KiB"', 'download.max_row: must be between 1MiB and 900MiB, got "3KiB"'),
     # Durations

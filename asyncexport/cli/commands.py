@@ -175,6 +175,7 @@ COMMANDS: dict[str, Entry] = {
         (
             ("", "every day that has changed, into the destinations of [load] to"),
             ("--start 30d --to parquet", "the last 30 days, as Parquet files only"),
+            ("--start 2026-01-01 --end 2026-01-02 --again", "one day again, even if it has not changed"),
             ("--check", "compare every destination with the ledger"),
         ),
     ),

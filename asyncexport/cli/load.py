@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncexport.cli.options import DATES, Directory, MaybeEnd, Names, Sets, SuccessExits, read_asked
+from asyncexport.cli.options import DATES, Directory, Names, Sets, SuccessExits, read_asked
 from asyncexport.cli.session import Session
 from asyncexport.cli.signals import AGAIN, interruptible, run_gracefully
 from asyncexport.core.exits import Exit, exit_of
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LoadStart = Annotated[
     str | None,
     typer.Option("--start", metavar="DATE", help=f"Only days from this time on: {DATES}.", show_default=False),
+]
+LoadEnd = Annotated[
+    str | None, typer.Option("--end", metavar="DATE", help="Only days before this time.", show_default=False)
 ]
 To = Annotated[
     list[str] | None,
@@ -46,7 +49,7 @@ def load(
     ctx: typer.Context,
     *,
     start: LoadStart = None,
-    end: MaybeEnd = None,
+    end: LoadEnd = None,
     to: To = None,
     export: Names = None,
     again: Again = False,

@@ -92,8 +92,8 @@ def nightly(
     Made for cron, timers and schedulers. Without [nightly] since, the first nightly run starts 7 days back, and the
     ledger remembers that date. With [nightly] refresh, bundles are exported again at the ages it lists. If a new export
     is empty or has far fewer rows than the archive, the archive is kept and the bundle is parked: this run ends with
-    exit code 3, and later nightly runs do not export it again. [nightly] audit exports random bundles again at the end
-    (`asyncexport audit --help`). `asyncexport plan --nightly` estimates the cost.
+    exit code 3, and later nightly runs export it again after a pause. [nightly] audit exports random bundles again at
+    the end (`asyncexport audit --help`). `asyncexport plan --nightly` estimates the cost.
 
     If another run uses the directory, such as a long backfill, this one waits until everything it would have exported
     is stored or parked, or until the other run has ended, and then does the rest itself. The wait ends after

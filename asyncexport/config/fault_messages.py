@@ -37,7 +37,7 @@ EXPECTED = {
     "string_type": "expected text in quotes",
     "string_unicode": "must be UTF-8 text",
     "dict_type": 'expected a table of texts, such as {"X-Team" = "data"}',
-    "is_instance_of": "expected a directory name in quotes",
+    "is_instance_of": "expected a path in quotes",
 }
 """The message for each type of pydantic's errors."""
 
@@ -125,7 +125,8 @@ def _fault_message(error: Mapping[str, Any], path: tuple[Any, ...]) -> str:
         case _:
             expected = EXPECTED.get(kind, "has the wrong type")
     is_private = any(path[:n] in PRIVATE for n in (1, 2)) and (isinstance(value, str) or "headers" in path)
-    shown = "" if is_private else _shown(value)
+    is_said = kind == "value_error" and isinstance(value, list)  # the message of the rule names the member
+    shown = "" if is_private or is_said else _shown(value)
     return expected + (f", got {shown}" if shown else "") + suggestion
 
 
@@ -138,10 +139,10 @@ def _unknown_name(path: tuple[Any, ...]) -> str:
     if homes:
         return f"unknown here: it belongs in {' or '.join(homes)}"
     if own is None:
-        nearest = [_bracketed(table) for table in get_close_matches(name, tables, n=1)]
+        nearest = [_bracketed(table) for table in get_close_matches(name.lower(), tables, n=1)]
         return "unknown table" + _did_you_mean(nearest)
     inner = {table.removeprefix(f"{own}."): _bracketed(table) for table in tables if table.startswith(f"{own}.")}
-    nearest = get_close_matches(name.partition(".")[0], [*tables[own], *inner], n=1)
+    nearest = get_close_matches(name.partition(".")[0].lower(), [*tables[own], *inner], n=1)
     return "unknown key" + _did_you_mean([inner.get(one, one) for one in nearest])
 
 

@@ -129,7 +129,7 @@ def size_from_text(value: Any, *, least: int, most: int, said: str) -> int:
     """
     found = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if not found:
-        raise ValueError('expected a size in quotes and with a unit, such as "64MiB"')
+        raise ValueError('expected a size in quotes and with the unit KiB, MiB or GiB, such as "64MiB"')
     size = int(found[1]) * SIZE_UNITS[found[2].lower()]
     if not least <= size <= most:
         raise ValueError(f"must be between {said}")

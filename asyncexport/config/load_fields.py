@@ -1,7 +1,6 @@
 """The types of the fields of `[load]` and its tables, and the rules for their values."""
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
@@ -32,9 +31,13 @@ def _list_from_text(value: Any) -> Any:
 
 def _each_once(values: tuple[str, ...]) -> tuple[str, ...]:
     """Refuse a name that is given twice. Databases treat upper and lower case as equal."""
-    twice = [name for name, count in Counter(value.lower() for value in values).items() if count > 1]
-    if twice:
-        raise ValueError(f"must not name {twice[0]} twice")
+    seen: dict[str, str] = {}
+    for name in values:
+        earlier = seen.setdefault(name.lower(), name)
+        if earlier == name and values.count(name) > 1:
+            raise ValueError(f"must not name {name} twice")
+        if earlier != name:
+            raise ValueError(f"must not name both {earlier} and {name}: databases take them for the same name")
     return values
 
 

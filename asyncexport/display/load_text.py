@@ -85,7 +85,7 @@ def load_hints(summary: Summary) -> list[str]:
 def _first_line(summary: Summary, tally: LoadTally) -> str:
     stopped = summary.error is not None or summary.exit_code in (Exit.INTERRUPTED, Exit.TERMINATED)
     if not tally.days:
-        return "nothing to load: there are no archives in the range" if not stopped else "stopped"
+        return "stopped before a day was loaded" if stopped else "nothing to load: there are no archives in the range"
     parts = [f"{count_of(tally.loaded, 'day', 'days')} loaded"]
     parts += [f"{show_count(tally.already)} loaded before"] if tally.already else []
     parts += [f"{show_count(tally.failed)} failed"] if tally.failed else []
