@@ -140,6 +140,37 @@ def test_a_view_that_is_missing_or_different_is_made_again(rig):
     assert rig.query('SELECT count("UserAppKey") FROM t__users') == [(1,)]
 
 
+ODD_SETTINGS = {
+    "DateStyle": "German, DMY",
+    "TimeZone": "America/New_York",
+    "IntervalStyle": "sql_standard",
+    "client_encoding": "LATIN1",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_deferrable": "on",
+    "extra_float_digits": "-15",
+    "quote_all_identifiers": "on",
+    "search_path": "nowhere",
+    "standard_conforming_strings": "off",
+    "transform_null_equals": "on",
+}
+
+
+def test_settings_of_the_role_change_nothing(rig):
+    """Rows, partitions, receipts and counts are exact, whatever the role has as its defaults."""
+    role = f"odd_{rig.schema}"
+    rig.query(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    for name, value in ODD_SETTINGS.items():
+        rig.query(f"ALTER ROLE {role} SET {name} = '{value}'")
+    rig.sink = rig.another(rig.server.dsn.replace("user=postgres", f"user={role}"))
+    days = {DAY: ROWS, "2026-02-01": ROWS[:3]}
+    for _ in range(2):
+        files = rig.load(days)
+        assert rig.rows() == rows_in_parquet(files, EVENTS.columns)
+        assert rig.sink.row_counts("t") == {day: len(rows) for day, rows in days.items()}
+        assert rig.sink.receipts("t") == {day: f"of {day}, {len(rows)}" for day, rows in days.items()}
+    rig.query(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
 def test_a_column_that_was_added_is_null_in_earlier_days(rig):
     """Days that were loaded with fewer columns stay."""
     rig.load({DAY: ROWS}, Layout(Type.EVENT))
@@ -232,6 +263,33 @@ def test_names_may_be_long_and_contain_anything(rig):
         relations = con.execute(f"SELECT count(*) FROM pg_class WHERE {made} AND relkind IN ('p', 'r', 'v')")
         assert relations.fetchall() == [(2 * (1 + 1 + 4),)]  # of each table: itself, a month, the views
         con.execute('DROP SCHEMA "a ""b"" 100%s" CASCADE')
+
+
+def test_rows_and_receipts_of_days_that_cannot_be_are_ignored(rig):
+    """Somebody may have put them there: they are neither days nor errors."""
+    rig.load({DAY: ROWS})
+    odd = ("infinity", "-infinity", "4000-01-01 BC", "20000-01-01")
+    rig.query("CREATE TABLE t_rest PARTITION OF t DEFAULT")
+    rig.query(f"INSERT INTO t (date) SELECT unnest('{{{', '.join(odd)}, NULL}}'::date[])")
+    rig.query(f"INSERT INTO _asyncexport_loads SELECT 't', unnest('{{{', '.join(odd)}}}'::date[]), 'x', 1, now()")
+    assert rig.sink.receipts("t") == {DAY: f"of {DAY}, {len(ROWS)}"}
+    assert rig.sink.row_counts("t") == {DAY: len(ROWS)}
+
+
+def test_a_record_with_other_columns_is_used_unless_one_is_missing(rig):
+    """Its columns may be in any order, with further ones; if one is missing, the message says which."""
+    rig.query(f"CREATE SCHEMA {rig.schema}")
+    rig.query(
+        "CREATE TABLE _asyncexport_loads (receipt text, more int, rows bigint, table_name text, day date, "
+        "loaded_at timestamptz, PRIMARY KEY (day, table_name))"
+    )
+    for rows in (ROWS, ROWS[:2]):
+        rig.load({DAY: rows})
+        assert rig.sink.receipts("t") == {DAY: f"of {DAY}, {len(rows)}"}
+    rig.query("ALTER TABLE _asyncexport_loads DROP COLUMN rows CASCADE")
+    with pytest.raises(SinkError, match="the table _asyncexport_loads lacks the column rows") as caught:
+        rig.sink.prepare("t", EVENTS.columns)
+    assert "rename the table _asyncexport_loads" in caught.value.hint
 
 
 def test_a_dropped_table_is_loaded_again(rig):

@@ -1,6 +1,7 @@
 """The destination PostgreSQL when something goes wrong: no server, no rights, a crash, other loaders, odd values."""
 
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -138,16 +139,18 @@ def test_two_loaders_at_once_leave_one_complete_day(rig):
 
 
 def test_a_second_loader_waits_for_the_first(rig):
-    """While one replaces a day, another waits, also for another day of the table."""
+    """While one replaces a day, another waits, and then sees what it has done, in any default isolation."""
     rig.load({DAY: OLD})
     new = rig.parquet(NEW)
+    rig.sink.close()
+    rig.sink = rig.another(f"{rig.server.dsn} options='-c default_transaction_isolation=serializable'")
     with psycopg.connect(rig.server.dsn) as blocker:
         blocker.execute(f"SET search_path = {rig.schema}")
         blocker.execute(BLOCKS["the receipt"][1])
         first = in_thread(lambda: rig.sink.replace("t", DAY, new, "new"))
         wait_until_locked(rig)
-        other = rig.another()
-        second = in_thread(lambda: other.replace("t", "2026-01-30", new, "second"))
+        other = rig.another(f"{rig.server.dsn} options='-c default_transaction_isolation=serializable'")
+        second = in_thread(lambda: other.replace("t", DAY, new, "second"))
         with psycopg.connect(rig.server.dsn, autocommit=True) as con:
             advisory = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
             while con.execute(advisory).fetchone() is None:
@@ -184,6 +187,38 @@ def test_without_a_connection_the_message_has_no_part_of_the_connection_string(r
     shown = "".join(map(str, (caught.value, caught.value.hint, caught.value.__cause__, repr(sink), vars(caught.value))))
     assert not any(part in shown for part in ("secret", "cret", "ret@"))
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+ANSWERS = {
+    'password authentication failed for user "secret"': "password authentication failed for user",
+    "authentification par mot de passe échouée pour l'utilisateur « secret »": (
+        "authentification par mot de passe échouée pour l'utilisateur"
+    ),
+    "Passwort-Authentifizierung für Benutzer »secret« fehlgeschlagen": (
+        "Passwort-Authentifizierung für Benutzer fehlgeschlagen"
+    ),
+    "no such database: db-secret": "no such database: …",
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_what_a_server_answers_is_said_without_the_names_in_it(rig, answer):
+    """A server may speak another language, and a pool in front of it writes names without quotes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        sink = rig.another(
+            f"host=127.0.0.1 port={port} user=secret dbname=db-secret sslmode=disable gssencmode=disable"
+        )
+        found = in_thread(lambda: len(sink.receipts("t")))
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1000)
+            fields = f"SFATAL\0C28000\0M{answer}\0\0".encode()
+            connection.sendall(b"E" + (len(fields) + 4).to_bytes(4, "big") + fields)
+            with pytest.raises(SinkError) as caught:
+                found.result(timeout=60)
+    assert str(caught.value) == f"could not connect to PostgreSQL: it answered: {ANSWERS[answer]}"
+    assert caught.value.hint.startswith("check user, password and database")
 
 
 def test_a_connection_that_ended_meanwhile_is_made_again(rig):
@@ -233,6 +268,10 @@ def test_a_role_with_rights_on_tables_made_beforehand_needs_no_others(rig):
 TRIGGERS = {
     "a full disk": ("RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100';", r"extend file \(53100\)"),
     "a refused value": ("PERFORM 'secret'::int;", r"invalid input syntax for type integer in row 1 \(22P02\)"),
+    "a number that is refused": ("PERFORM '909909909909'::int;", r"value is out of range for type integer in row 1"),
+    "an error of its own": ("RAISE EXCEPTION 'secret %', NEW;", r"a trigger raised an error \(P0001\)"),
+    "a conflict": ("RAISE EXCEPTION 'retry' USING ERRCODE = '40001';", r"retry \(40001\)"),
+    "a constraint": ("RAISE EXCEPTION 'no' USING ERRCODE = '23514';", r"no \(23514\)"),
     "a row left out": ("RETURN NULL;", "of 7 rows it kept 0"),
 }
 
@@ -248,10 +287,51 @@ def test_a_fault_within_the_rows_keeps_the_day_as_it_was(rig, fault):
     )
     with pytest.raises(SinkError, match=message) as caught:
         rig.sink.replace("t", DAY, rig.parquet(NEW), "new")
-    assert "secret" not in str(caught.value)
-    assert bool(caught.value.hint) == (fault != "a refused value")
+    assert not any(part in str(caught.value) for part in ("secret", "909"))
+    assert bool(caught.value.hint) == ("refused" not in fault)
     assert rig.rows() == rows_in_parquet(before, EVENTS.columns)
     assert rig.sink.receipts("t") == {DAY: "of 2026-01-31, 5"}
+
+
+KEEPING = {
+    "a trigger": (
+        (
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$; "
+            "CREATE TRIGGER keep BEFORE DELETE ON t FOR EACH ROW EXECUTE FUNCTION keep()"
+        ),
+        "the rows that it had cannot all be deleted",
+    ),
+    "a policy": (
+        'ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON t USING ("SessionId" > 2)',
+        r"query would be affected by row-level security policy for table \"t\" \(42501\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("by", KEEPING)
+def test_rows_that_something_keeps_from_being_deleted_are_an_error(rig, by):
+    """Otherwise the day would have old rows beside the new ones, and a receipt that says nothing of it."""
+    before = rig.load({DAY: OLD})
+    role = f"loader_{rig.schema}"
+    sink = sink_of_role(rig)
+    rig.query(f"GRANT ALL ON SCHEMA {rig.schema} TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA {rig.schema} TO {role}")
+    statement, message = KEEPING[by]
+    rig.query(statement)
+    for file in (rig.parquet(NEW), None):
+        with pytest.raises(SinkError, match=message) as caught:
+            sink.replace("t", DAY, file, "new")
+        assert caught.value.hint
+    assert rig.rows() == rows_in_parquet(before, EVENTS.columns)
+    assert rig.sink.receipts("t") == {DAY: "of 2026-01-31, 5"}
+    sink.close()
+
+
+def test_rows_that_somebody_has_deleted_are_no_error(rig):
+    """A day is replaced, however many of its rows are left."""
+    rig.load({DAY: OLD})
+    rig.query('DELETE FROM t WHERE "SessionId" > 2')
+    files = rig.load({DAY: NEW})
+    assert rig.rows() == rows_in_parquet(files, EVENTS.columns)
 
 
 @pytest.mark.parametrize(("option", "code"), [("statement_timeout", "57014"), ("lock_timeout", "55P03")])

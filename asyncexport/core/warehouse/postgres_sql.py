@@ -31,20 +31,37 @@ JSONB = "jsonb"
 BY_DATE = f"RANGE ({DATE.name})"
 """The partition key of our tables, as the server writes it."""
 
+RECORDS: Mapping[str, Mapping[str, str]] = {
+    TABLES: {
+        "table_name": "text",
+        "organisation": "text",
+        "complete_until": "timestamp with time zone",
+        "views": "text",
+    },
+    LOADS: {
+        "table_name": "text",
+        "day": "date",
+        "receipt": "text NOT NULL",
+        "rows": "bigint NOT NULL",
+        "loaded_at": "timestamp with time zone NOT NULL",
+    },
+}
+"""The columns of our own two tables."""
+
+KEY = ("table_name", "day")
+"""The columns that are their primary keys, as far as they have them."""
+
 
 def qualified(schema: str, name: str) -> str:
     """Return a table or a view as it stands in a statement."""
     return f"{quoted(schema)}.{quoted(postgres_name(name))}"
 
 
-def records(schema: str) -> dict[str, str]:
-    """Return the statements that make our own two tables, by name."""
-    return {
-        TABLES: f"CREATE TABLE {qualified(schema, TABLES)} (table_name text PRIMARY KEY, organisation text, "
-        "complete_until timestamp with time zone, views text)",
-        LOADS: f"CREATE TABLE {qualified(schema, LOADS)} (table_name text, day date, receipt text NOT NULL, "
-        "rows bigint NOT NULL, loaded_at timestamp with time zone NOT NULL, PRIMARY KEY (table_name, day))",
-    }
+def made_record(schema: str, name: str) -> str:
+    """Return the statement that makes one of our own tables (`RECORDS`)."""
+    columns = [f"{column} {type_}" for column, type_ in RECORDS[name].items()]
+    key = f"PRIMARY KEY ({', '.join(column for column in RECORDS[name] if column in KEY)})"
+    return f"CREATE TABLE {qualified(schema, name)} ({', '.join((*columns, key))})"
 
 
 def created(schema: str, table: str, columns: Sequence[Column]) -> list[str]:

@@ -33,3 +33,9 @@ def missing_columns(
         elif not fits(column, types[name]):
             raise ValueError(f"its column {name} is {types[name]}, not {type_of(column)}")
     return tuple(lacks)
+
+
+def lacking_names(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of columns that one of our own tables lacks: it may be from another version."""
+    there = set(names)
+    return tuple(name for name in wanted if name not in there)

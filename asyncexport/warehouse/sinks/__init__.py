@@ -11,7 +11,9 @@ bigquery_jobs           the jobs that replace a day
 bigquery_record         the record of loaded days
 parquet                 the Parquet files
 postgres                PostgreSQL: tables partitioned by month
+postgres_catalog        what its catalog says about a table
 postgres_connection     the connection to it, and its errors
+postgres_record         the record of loaded days
 snowflake               Snowflake: tables loaded through a stage
 snowflake_connection    the connection to it, and its errors
 """

@@ -19,9 +19,11 @@ from asyncexport.core.warehouse.columns import DATE, Column
 from asyncexport.core.warehouse.copy_text import copy_line, copy_statement
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal, postgres_name, quoted
-from asyncexport.core.warehouse.views import LOADS, TABLES, Dialect, TableFacts, View, ViewPlace, digest, views
+from asyncexport.core.warehouse.views import TABLES, Dialect, TableFacts, View, ViewPlace, digest, views
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.sinks.postgres_catalog import exists, types_of
 from asyncexport.warehouse.sinks.postgres_connection import NAME, PostgresConnection
+from asyncexport.warehouse.sinks.postgres_record import PostgresRecord
 
 ROWS_AT_ONCE = 2000
 
@@ -55,6 +57,7 @@ class PostgresSink:
         self._schema = schema
         self._memory = memory
         self._report = report
+        self._record = PostgresRecord(schema)
 
     def reach(self) -> None:
         """Log in (`Sink`)."""
@@ -64,10 +67,7 @@ class PostgresSink:
     def receipts(self, table: str) -> Mapping[str, str]:
         """Return the receipt of each day (`Sink`)."""
         with self._connection.transaction(f"read the receipts of {table}") as con:
-            if not (_exists(con, self._of(table)) and _exists(con, self._of(LOADS))):
-                return {}
-            found = con.execute(f"SELECT day, receipt FROM {self._of(LOADS)} WHERE table_name = {literal(table)}")
-            return {str(day): str(receipt) for day, receipt in found}
+            return self._record.receipts(con, table) if exists(con, self._of(table)) else {}
 
     def row_counts(self, table: str) -> Mapping[str, int]:
         """Return the rows of each day (`Sink`)."""
@@ -75,7 +75,7 @@ class PostgresSink:
         if not days:
             return {}
         with self._connection.transaction(f"count the rows of {table}") as con:
-            found = con.execute(f'SELECT "date", count(*) FROM {self._of(table)} GROUP BY "date"')
+            found = con.execute(f'SELECT "date"::text, count(*) FROM {self._of(table)} GROUP BY "date"')
             counts = {str(day): int(rows) for day, rows in found}
         return {day: counts.get(day, 0) for day in days}
 
@@ -84,14 +84,13 @@ class PostgresSink:
         wanted = (*columns, DATE)
         with self._connection.transaction(f"prepare the table {table}") as con:
             self._lock(con, "")
-            self._make_records(con)
-            types = _types(con, self._of(table))
+            self._record.make(con)
+            types = types_of(con, self._of(table))
             if types:
                 statements = postgres_sql.added(self._schema, table, _missing(table, wanted, types))
             else:
                 statements = postgres_sql.created(self._schema, table, wanted)
-                # Receipts of a table that was dropped.
-                con.execute(f"DELETE FROM {self._of(LOADS)} WHERE table_name = {literal(table)}")
+                self._record.forget(con, table)  # receipts of a table that was dropped
             for statement in statements:
                 con.execute(statement)
 
@@ -100,15 +99,13 @@ class PostgresSink:
         with self._connection.transaction(f"replace {day} of {table}") as con:
             self._lock(con, table)
             _make_partition(con, self._schema, table, day)
-            con.execute(f'DELETE FROM {self._of(table)} WHERE "date" = DATE {literal(day)}')
+            deleted = con.execute(f'DELETE FROM {self._of(table)} WHERE "date" = DATE {literal(day)}').rowcount
+            if deleted < self._record.rows(con, table, day):
+                _check_emptied(con, self._of(table), day)
             rows, changed = (
                 (0, 0) if parquet is None else _copy(con, self._of(table), day, parquet, memory=self._memory)
             )
-            values = f"{literal(table)}, DATE {literal(day)}, {literal(receipt)}, {rows}, now()"
-            con.execute(
-                f"INSERT INTO {self._of(LOADS)} VALUES ({values}) ON CONFLICT (table_name, day) "
-                "DO UPDATE SET receipt = EXCLUDED.receipt, rows = EXCLUDED.rows, loaded_at = EXCLUDED.loaded_at"
-            )
+            self._record.put(con, table, day, receipt=receipt, rows=rows)
         if changed:
             self._report(
                 f"postgres: {changed} rows of {table}, {day}, have characters or numbers that PostgreSQL cannot hold; "
@@ -128,11 +125,12 @@ class PostgresSink:
             known = con.execute(f"SELECT views FROM {self._of(TABLES)} WHERE {of_table}").fetchone()
             values = f"{literal(table)}, {organisation}, {until_text}, {literal(digest(made))}"
             con.execute(
-                f"INSERT INTO {self._of(TABLES)} VALUES ({values}) ON CONFLICT (table_name) DO UPDATE SET "
-                "organisation = EXCLUDED.organisation, complete_until = EXCLUDED.complete_until, views = EXCLUDED.views"
+                f"INSERT INTO {self._of(TABLES)} (table_name, organisation, complete_until, views) VALUES ({values}) "
+                "ON CONFLICT (table_name) DO UPDATE SET organisation = EXCLUDED.organisation, "
+                "complete_until = EXCLUDED.complete_until, views = EXCLUDED.views"
             )
             for view in made:
-                if known != (digest(made),) or not _exists(con, self._of(view.name)):
+                if known != (digest(made),) or not exists(con, self._of(view.name)):
                     _make_view(con, self._of(view.name), view)
 
     def close(self) -> None:
@@ -146,35 +144,6 @@ class PostgresSink:
         """Take the lock of a table until the transaction ends, or that of the schema if the name is empty."""
         lock = f"asyncexport {self._schema}.{table}"
         con.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({literal(lock)}, 0))")
-
-    def _make_records(self, con: psycopg.Connection) -> None:
-        encoding = con.execute("SHOW server_encoding").fetchone()
-        if encoding != ("UTF8",):
-            raise SinkError(
-                "could not load into PostgreSQL: the database does not have the encoding UTF8",
-                sink=NAME,
-                hint="create one with CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
-            )
-        # CREATE … IF NOT EXISTS needs the right to create even if there is nothing to create.
-        found = con.execute(f"SELECT 1 FROM pg_namespace WHERE nspname = {literal(self._schema)}").fetchone()
-        if found is None:
-            con.execute(f"CREATE SCHEMA {quoted(self._schema)}")
-        for name, statement in postgres_sql.records(self._schema).items():
-            if not _exists(con, self._of(name)):
-                con.execute(statement)
-
-
-def _exists(con: psycopg.Connection, name: str) -> bool:
-    return con.execute(f"SELECT to_regclass({literal(name)}) IS NOT NULL").fetchone() == (True,)
-
-
-def _types(con: psycopg.Connection, name: str) -> dict[str, str]:
-    """Return the columns of a table and their types; empty if there is no such table."""
-    found = con.execute(
-        "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute "
-        f"WHERE attrelid = to_regclass({literal(name)}) AND attnum > 0 AND NOT attisdropped"
-    )
-    return {str(column): str(type_) for column, type_ in found}
 
 
 def _missing(table: str, wanted: Sequence[Column], types: Mapping[str, str]) -> tuple[Column, ...]:
@@ -201,6 +170,20 @@ def _make_partition(con: psycopg.Connection, schema: str, table: str, day: str) 
             con.execute(statement)
 
 
+def _check_emptied(con: psycopg.Connection, name: str, day: str) -> None:
+    """Check that a day has no rows, after fewer were deleted than were loaded: somebody may have deleted the others.
+
+    Raises:
+        SinkError: something keeps rows of the day.
+    """
+    if con.execute(f'SELECT count(*) FROM {name} WHERE "date" = DATE {literal(day)}').fetchone() != (0,):
+        raise SinkError(
+            f"could not load {day} into PostgreSQL: the rows that it had cannot all be deleted",
+            sink=NAME,
+            hint="a trigger or a rule of the table keeps rows: drop it, or load into another schema",
+        )
+
+
 def _make_view(con: psycopg.Connection, name: str, view: View) -> None:
     """Make a view; if it has other columns, drop it first."""
     try:
@@ -214,7 +197,7 @@ def _make_view(con: psycopg.Connection, name: str, view: View) -> None:
 
 def _copy(con: psycopg.Connection, name: str, day: str, parquet: Path, *, memory: int) -> tuple[int, int]:
     """Add the rows of a file to a table; return their number, and in how many of them something was replaced."""
-    types = _types(con, name)
+    types = types_of(con, name)
     try:
         with duckdb.connect(config={"threads": 1, "memory_limit": f"{memory}B"}) as duck, con.cursor() as cursor:
             duck.execute("SET TimeZone = 'UTC'")

@@ -4,11 +4,13 @@
    password with an `@` or a `/` becomes part of a host name there. So nothing that libpq says before there is a
    connection is passed on, except what the server itself answers, without the names in it.
 2. A value that the server refuses is not repeated either: it is the customers' data.
+   Its messages may be in another language, with other quotation marks.
 3. All settings hold for one transaction only, so that a pool in front of the server may share its connections.
+   `SETTINGS` has those that results depend on: a role or a database may have others as its defaults.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -41,17 +43,55 @@ CONNECTION_FAULTS = MappingProxyType(
 )
 """What went wrong, by a part of libpq's message."""
 
-HINTS = MappingProxyType(
+SETTINGS: Mapping[str, str] = MappingProxyType(
     {
-        "42501": "the role needs CREATE in the schema; with tables made beforehand, SELECT, INSERT and DELETE on them, "
-        "and SELECT, INSERT and UPDATE on _asyncexport_loads and _asyncexport_tables",
-        "53100": "make room on the server's disk, and load again",
-        "57014": "raise statement_timeout of the role, and load again",
-        "55P03": "another session holds a lock on the table: end it, or raise lock_timeout of the role",
-        "25006": "the server is read-only: name its primary in the connection string",
+        "TimeZone": "UTC",
+        "DateStyle": "ISO, YMD",
+        "standard_conforming_strings": "on",
+        "quote_all_identifiers": "off",
+        # With it, a policy that hides rows from the role is an error. Without it, they would just not be deleted.
+        "row_security": "off",
     }
 )
-"""What to do, by the code of the server's error."""
+
+_IDLE = "raise idle_in_transaction_session_timeout and transaction_timeout of the role, and load again"
+_TOO_WIDE = "name fewer variables in [load] columns: the others are in the column vars"
+
+HINTS = MappingProxyType(
+    {
+        "23": "a constraint of the table refuses rows, or no partition takes them: change that, or load into another "
+        "schema",
+        "40": "another session changed the same rows: load again",
+        "25006": "the server is read-only, or the role is: name the primary in the connection string, or set "
+        "default_transaction_read_only of the role to off",
+        "25P03": _IDLE,
+        "25P04": _IDLE,
+        "42501": "the role needs CREATE in the schema; with tables made beforehand, SELECT, INSERT and DELETE on them, "
+        "and SELECT, INSERT and UPDATE on _asyncexport_loads and _asyncexport_tables; no policy may hide rows from it",
+        "42809": "rename what has this name; asyncexport then makes its own",
+        "42P07": "rename what has this name, or attach it to the table as the partition of its month",
+        "42P10": "a column of the table is generated, or _asyncexport_loads lacks its primary key (table_name, day)",
+        "42P17": "make a partition of the table that takes the day",
+        "53100": "make room on the server's disk, and load again",
+        "54000": _TOO_WIDE,
+        "54011": _TOO_WIDE,
+        "55P03": "another session holds a lock on the table: end it, or raise lock_timeout of the role",
+        "57014": "raise statement_timeout of the role, and load again",
+        "P0": "a trigger of the table refuses rows: drop it, or load into another schema",
+    }
+)
+"""What to do, by the code of the server's error or its first two characters, the class."""
+
+VALUES_REFUSED = "22"
+"""The class of errors that are about a value, which the message may repeat."""
+
+RAISED = "P0"
+"""The class of errors that a trigger raises. Its message may have anything in it."""
+
+_QUOTES = r'"\u00ab\u00bb\u201c-\u201f\u2039\u203a\u300c-\u300f'
+"""The quotation marks of the server's languages."""
+
+_QUOTED = re.compile(f" ?[{_QUOTES}][^{_QUOTES}]*[{_QUOTES}]")
 
 _LOST = (psycopg.OperationalError, psycopg.InterfaceError)
 
@@ -80,8 +120,7 @@ class PostgresConnection:
         connection = self._connected()
         try:
             with connection.transaction():
-                connection.execute("SET LOCAL TimeZone = 'UTC'")
-                connection.execute("SET LOCAL standard_conforming_strings = on")
+                connection.execute("; ".join(f"SET LOCAL {name} = '{value}'" for name, value in SETTINGS.items()))
                 yield connection
         except psycopg.Error as error:
             raise translated(doing, error) from error
@@ -119,7 +158,9 @@ class PostgresConnection:
                 prepare_threshold=None,
             )
         except (psycopg.Error, ValueError) as error:
-            raise _no_connection(str(error)) from None  # the cause may repeat parts of the connection string
+            raise _no_connection(str(error), given) from None  # the cause may repeat parts of the connection string
+        # With another one as the default, a loader that waited for the other would not see what that one has done.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
 
@@ -143,11 +184,19 @@ def _understood(dsn: str) -> dict[str, str]:
     )
 
 
-def _no_connection(text: str) -> SinkError:
+def _no_connection(text: str, given: Mapping[str, str]) -> SinkError:
+    """Return the error for what libpq says; `given`: the parts of the connection string."""
     answer = re.search(r"FATAL: +([^\n]+)", text)
     if answer is not None:
-        said = re.sub(r' ?"[^"]*"', "", answer[1])  # the names are parts of the connection string
-        return SinkError(f"could not connect to PostgreSQL: it answered: {said}", sink=NAME)
+        said = _QUOTED.sub("", answer[1])  # the names are parts of the connection string
+        # A pool may repeat parts without quotes. A part may contain another one.
+        for part in sorted(filter(None, given.values()), key=len, reverse=True):
+            said = re.sub(rf"(?<!\w){re.escape(part)}(?!\w)", "…", said)
+        return SinkError(
+            f"could not connect to PostgreSQL: it answered: {said}",
+            sink=NAME,
+            hint="check user, password and database of the connection string, and which logins the server allows",
+        )
     fault = next((said for part, said in CONNECTION_FAULTS.items() if part in text), "the attempt failed")
     return SinkError(
         f"could not connect to PostgreSQL: {fault}",
@@ -168,9 +217,12 @@ def translated(doing: str, error: psycopg.Error) -> SinkError:
         )
     if primary is None:
         return SinkError(f"could not {doing} in PostgreSQL: {type(error).__name__}", sink=NAME)
-    if code.startswith("22"):
+    if code.startswith(RAISED):
+        primary = "a trigger raised an error"
+    if code.startswith(VALUES_REFUSED):
         where = re.search(r"COPY [^,]+, line (\d+)(?:, column ([^:]+))?", error.diag.context or "")
-        primary = re.sub(r': ".*', "", primary, flags=re.DOTALL)
+        primary = _QUOTED.sub("", primary.partition(": ")[0])
         if where is not None:
             primary += f" in row {where[1]}" + (f", column {where[2]}" if where[2] else "")
-    return SinkError(f"could not {doing} in PostgreSQL: {primary} ({code})", sink=NAME, hint=HINTS.get(code, ""))
+    hint = HINTS.get(code) or HINTS.get(code[:2], "")
+    return SinkError(f"could not {doing} in PostgreSQL: {primary} ({code})", sink=NAME, hint=hint)
