@@ -42,6 +42,8 @@ def test_a_list_in_a_variable_is_json_or_has_commas(tmp_path, text):
     assert load.columns == ("user_plan_str", "evt_price_real")
 
 
+ODD_PREFIX = 'output.mirror: the prefix must be names between single slashes, without "%", "\\", "." and ".."'
+
 MESSAGES = [
     ("[load]\nto = ['parquet', 'duckdb', 'parquet']", "load.to: must not name parquet twice"),
     ("[load]\nto = []", "load.to: must name at least one destination"),
@@ -96,6 +98,13 @@ MESSAGES = [
     ("[load.bigquery]\nproject = 'a b'", 'load.bigquery.project: must be the id of a project, got "a b"'),
     ("[output]\nmirror = 'bucket/prefix'", 'output.mirror: expected "" or a URL such as "s3://bucket/prefix"'),
     ("[output]\nmirror = 's3://key:CANARY@bucket'", "output.mirror: must not contain a user or a password"),
+    ("[output]\nmirror = 's3://bucket/x%20y'", ODD_PREFIX),
+    ("[output]\nmirror = 's3://bucket/../x'", ODD_PREFIX),
+    ("[output]\nmirror = 's3://bucket//x'", ODD_PREFIX),
+    (
+        "[output]\nmirror = 's3://bucket:80/x'",
+        "output.mirror: the bucket must be letters, digits and . - _",
+    ),
     ("[output]\nmirror = 's3://bucket?x=CANARY'", "output.mirror: must not contain a query or a fragment"),
 ]
 

@@ -19,6 +19,9 @@ MOST_MEMORY = 1 << 40
 MIRRORS = ("s3", "gs", "az")
 """The schemes of `[output] mirror`."""
 
+ODD_IN_PREFIX = "%\\"
+"""Characters that a prefix in the URL of a mirror must not have."""
+
 
 def _list_from_text(value: Any) -> Any:
     """Read a list from a variable or a flag, where it is written as JSON or with commas."""
@@ -72,7 +75,14 @@ def _valid_mirror(text: str) -> str:
         raise ValueError("must not contain a user or a password")
     if parts.query or parts.fragment or text.endswith(("?", "#")):
         raise ValueError("must not contain a query or a fragment")
-    return text.rstrip("/")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", parts.netloc):
+        raise ValueError("the bucket must be letters, digits and . - _")
+    # Object stores, URLs and file names treat these differently, so the objects would have other names than expected.
+    prefix = parts.path.removeprefix("/").removesuffix("/")
+    odd = not text.isprintable() or any(one in prefix for one in ODD_IN_PREFIX) or prefix != prefix.strip()
+    if prefix and (odd or any(one in ("", ".", "..") for one in prefix.split("/"))):
+        raise ValueError('the prefix must be names between single slashes, without "%", "\\", "." and ".."')
+    return f"{parts.scheme}://{parts.netloc}/{prefix}".rstrip("/")
 
 
 def _split(text: str) -> SplitResult | None:
