@@ -329,6 +329,14 @@ class MirrorError(ExportError):
         self.is_general = is_general
 
 
+class CutAnswerError(MirrorError):
+    """The connection to the object store broke in the middle of an answer."""
+
+
+class OddNameError(MirrorError):
+    """An object in the bucket has a name that the library cannot read, so the listing cannot be used."""
+
+
 class StorageError(ExportError):
     """The disk is full, not writable, or failed to make data durable."""
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import s3_server
 from tests.idling import IDLING, LONGEST_SECONDS, Idling, NotingLoop
 
 LINES = pytest.StashKey[list[str]]()
 
 FOREIGN = (
     *("ASYNCEXPORT_", "FULLSTORY_"),  # our own settings and key
+    *("AWS_", "AZURE_"),  # object stores
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "NETRC", "SSL_CERT_", "SSLKEYLOGFILE"),  # the network
     *("COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "TTY_", "COLORTERM", "JUPYTER_"),  # rich
     *("TERMINAL_WIDTH", "TYPER_", "_TYPER_"),  # typer
@@ -89,6 +91,13 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def idling() -> Idling:
     """How long the test has idled so far."""
     return IDLING
+
+
+@pytest.fixture(scope="session", name="s3_server")
+def _s3_server() -> Iterator[s3_server.S3Server]:
+    """Run an S3 server for all tests of the process that need one."""
+    with s3_server.running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

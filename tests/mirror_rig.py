@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import obstore
 import orjson
+import pytest
 from obstore.store import S3Store
 
 from asyncexport.core.mirror.limits import MirrorLimits
@@ -133,6 +134,15 @@ def in_environment(variables: dict[str, str]) -> Iterator[None]:
     """Set environment variables."""
     with patch.dict(os.environ, variables):
         yield
+
+
+@pytest.fixture
+def rig(s3_server: S3Server, tmp_path: Path) -> Iterator[MirrorRig]:
+    """Three archives of an earlier run, none of them mirrored."""
+    with in_environment(s3_server.environ):
+        rig = MirrorRig(s3_server, Place(tmp_path))
+        rig.add(*hours(0, 3))
+        yield rig
 
 
 def hours(first: int, number: int, **more: Any) -> list[Arrival]:

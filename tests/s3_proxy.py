@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,6 +12,7 @@ from aiohttp import web
 from yarl import URL
 
 NOT_PASSED_ON = {"transfer-encoding", "connection", "content-encoding"}
+"""Headers that the proxy sets itself."""
 
 
 class Fault(Enum):
@@ -22,6 +23,7 @@ class Fault(Enum):
     DROPPED = "the connection breaks before the server gets it"
     LOST = "the connection breaks before the answer comes"
     STALLED = "no answer ever comes"
+    CUT = "the connection breaks in the middle of the answer"
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,22 @@ class Call:
         return self.method in ("PUT", "POST")
 
 
-def _no_fault(_call: Call) -> Fault:
+@dataclass(frozen=True)
+class Answer:
+    """An answer that the server did not give.
+
+    Attributes:
+        status: Its status.
+        code: The code in its body, in the words of S3; "" for an empty body.
+        headers: Its headers.
+    """
+
+    status: int
+    code: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def _no_fault(_call: Call) -> Fault | Answer:
     return Fault.NONE
 
 
@@ -62,13 +79,17 @@ class S3Proxy:
         fault: Says what goes wrong with a request.
         calls: The requests that came.
         meanwhile: Called before each request is passed on.
+        headers: Headers that are added to the answers of the server, except listings.
+        rewritten: Texts in the bodies of its answers, and what replaces them.
     """
 
     server: int
     port: int = 0
-    fault: Callable[[Call], Fault] = _no_fault
+    fault: Callable[[Call], Fault | Answer] = _no_fault
     calls: list[Call] = field(default_factory=list)
     meanwhile: Callable[[Call], None] = lambda _call: None
+    headers: dict[str, str] = field(default_factory=dict)
+    rewritten: dict[bytes, bytes] = field(default_factory=dict)
     closing: asyncio.Event = field(default_factory=asyncio.Event)
     now: int = 0
     most: int = 0
@@ -99,6 +120,9 @@ class S3Proxy:
             case Fault.STALLED:
                 await self.closing.wait()
                 return _broken(request)
+            case Answer() as given:
+                text = f"<Error><Code>{given.code}</Code></Error>" if given.code else ""
+                return web.Response(status=given.status, text=text, headers=given.headers)
         self.meanwhile(call)
         url = URL(f"http://127.0.0.1:{self.server}{request.raw_path}", encoded=True)
         async with (
@@ -107,9 +131,17 @@ class S3Proxy:
         ):
             content = await answer.read()
             passed = Call(call.number, call.method, call.path, headers, has_passed=True)
-            if self.fault(passed) is Fault.LOST:
-                return _broken(request)
             kept = {name: value for name, value in answer.headers.items() if name.lower() not in NOT_PASSED_ON}
+            kept |= self.headers if "list-type" not in request.query else {}
+            for old, new in self.rewritten.items():
+                if old in content:
+                    content = content.replace(old, new)
+                    kept.pop("Content-Length", None)
+            match self.fault(passed):
+                case Fault.LOST:
+                    return _broken(request)
+                case Fault.CUT:
+                    return await _cut(request, web.StreamResponse(status=answer.status, headers=kept), content)
             return web.Response(status=answer.status, headers=kept, body=content or None)
 
 
@@ -117,6 +149,15 @@ def _broken(request: web.Request) -> web.Response:
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
+
+
+async def _cut(request: web.Request, answer: web.StreamResponse, content: bytes) -> web.StreamResponse:
+    answer.content_length = len(content)
+    await answer.prepare(request)
+    await answer.write(content[: len(content) // 2])
+    if request.transport is not None:
+        request.transport.abort()
+    return answer
 
 
 @asynccontextmanager

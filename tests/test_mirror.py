@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 from urllib.parse import unquote
 
 import obstore
@@ -16,29 +17,13 @@ from asyncexport.errors import ConfigError, MirrorError
 from asyncexport.ledger.folder import LEDGER_FOLDER
 from asyncexport.mirror.seen_file import FILE_NAME
 from asyncexport.run.rebuild import rebuild
-from tests.load_rig import EVENTS, Arrival, Place, events
-from tests.s3_server import S3Server, running, why_not
+from tests.load_rig import EVENTS, Arrival, events
+from tests.s3_server import why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 if not why_not():
-    from tests.mirror_rig import DEFINITION, MirrorRig, archive, hours, in_environment
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    """Run a server for all tests of the module."""
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def rig(server, tmp_path):
-    """Three archives, none of them mirrored."""
-    with in_environment(server.environ):
-        rig = MirrorRig(server, Place(tmp_path))
-        rig.add(*hours(0, 3))
-        yield rig
+    from tests.mirror_rig import DEFINITION, archive, hours, in_environment, rig  # noqa: F401 - rig is a fixture
 
 
 def test_a_mirror_uploads_what_was_stored_before_it_was_set(rig):
@@ -67,6 +52,19 @@ async def test_a_second_mirror_needs_one_request(rig):
         proxy.calls.clear()
         assert await rig.counts() == (0, 4, 0, 0)
         assert (proxy.count("GET"), proxy.count("HEAD"), len(proxy.calls)) == (1, 4, 5)
+
+
+async def test_a_bucket_with_versions_is_like_any_other(rig):
+    """Its listings have no versions, and a second mirror needs one request nevertheless."""
+    async with rig.proxied() as proxy:
+        proxy.headers = {"x-amz-version-id": "an-id"}
+        assert await rig.counts() == (4, 0, 0, 0)
+        proxy.calls.clear()
+        assert await rig.counts() == (0, 4, 0, 0)
+        assert [one.method for one in proxy.calls] == ["GET"]
+        await rig.place.stored(Arrival((1, 2), events(5000, 7), revision=1))
+        assert await rig.counts() == (1, 3, 0, 0)
+    rig.check_complete()
 
 
 async def test_the_pages_of_the_ledger_make_no_difference(rig, monkeypatch):
@@ -122,6 +120,41 @@ async def test_an_object_of_somebody_else_is_never_overwritten(rig, attributes):
     assert archive(1) in str(event.error)
     assert rig.objects()[archive(1)] == b"of somebody else"
     assert await rig.differences() == [("foreign", archive(1))]
+
+
+@pytest.mark.parametrize("name", ["/x", "../x", "x&#10;y"])
+async def test_an_object_with_an_odd_name_does_not_stop_the_mirror(rig, name, caplog):
+    """If the library cannot read the listing because of it, each object is examined by its name."""
+    obstore.put(rig.store, f"{EVENTS.name}/ODD", b"of somebody else")
+    async with rig.proxied() as proxy:
+        proxy.rewritten = {b"ODD": name.encode()}
+        assert await rig.counts() == (4, 0, 0, 0)
+        assert await rig.counts() == (0, 4, 0, 0)
+        assert "an object has a name that the library cannot read" in caplog.text
+        obstore.delete(rig.store, archive(1))
+        assert await rig.differences() == [("missing", archive(1))]
+
+
+async def test_what_another_mirror_uploads_meanwhile_is_not_foreign(rig):
+    """A run may replace an archive and mirror it between the look of a mirror and its upload."""
+    rig.limits = replace(rig.limits, uploads=1)
+    await rig.mirrored()
+    # The hashes of earlier archives are read for the first archive, before the second one is replaced.
+    await rig.place.stored(Arrival((0, 1), events(9000, 3), revision=1))
+    obstore.delete(rig.store, archive(1))
+    async with rig.proxied() as proxy:
+
+        def run(call):
+            if call.uploads and archive(1) in unquote(call.path):
+                proxy.meanwhile = lambda _call: None
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(rig.place.store, Arrival((1, 2), events(5000, 7), revision=1)).result()
+                content = rig.files()[archive(1)]
+                obstore.put(rig.store, archive(1), content, attributes={"sha256": sha256(content).hexdigest()})
+
+        proxy.meanwhile = run
+        assert (await rig.counts())[2:] == (0, 0)
+    rig.check_complete()
 
 
 @pytest.mark.parametrize("revision", [0, 1])
@@ -193,11 +226,12 @@ async def test_the_check_finds_every_difference_and_changes_nothing(rig):
     assert (rig.place.output / LEDGER_FOLDER / FILE_NAME).read_bytes() == seen
 
 
-async def test_an_object_that_lost_bytes_is_replaced(rig):
+@pytest.mark.parametrize("name", [archive(0), DEFINITION] if not why_not() else [])
+async def test_an_object_that_lost_bytes_is_replaced(rig, name):
     """Its metadata says that it is ours."""
     await rig.mirrored()
-    digest = obstore.get(rig.store, archive(0)).attributes["sha256"]
-    obstore.put(rig.store, archive(0), b"cut", attributes={"sha256": digest})
+    digest = obstore.get(rig.store, name).attributes["sha256"]
+    obstore.put(rig.store, name, b"cut", attributes={"sha256": digest})
     assert await rig.counts() == (1, 3, 0, 0)
     rig.check_complete()
 
@@ -222,6 +256,26 @@ def test_the_settings_are_checked_before_anything_is_done(rig):
     rig.place.changes["output"]["mirror"] = "s3://bucket/prefix"
     with in_environment({"AWS_SKIP_SIGNATURE": "CANARY"}), pytest.raises(ConfigError, match="cannot be used") as caught:
         rig.mirror()
+    assert "CANARY" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("AWS_ACCESS_KEY_ID", "CANARY\n", "must be plain ASCII"),
+        ("AWS_SECRET_ACCESS_KEY", "CANARY ", "must be plain ASCII"),
+        ("AWS_SESSION_TOKEN", "CANARY\r\nx", "must be plain ASCII"),
+        ("AWS_SECRET_ACCESS_KEY", "", "must be set together with AWS_ACCESS_KEY_ID"),
+        ("AWS_ENDPOINT_URL", "CANARY:9000", "must be a URL that begins with https://"),
+        ("AWS_ENDPOINT_URL", "http://CANARY:x", "must be a URL that begins with https://"),
+        ("AWS_ALLOW_HTTP", "no", "AWS_ENDPOINT_URL: begins with http://"),
+    ],
+)
+def test_variables_that_the_library_cannot_use_are_named(rig, variable, value, says):
+    """Their values are not: with some of them, the library would crash."""
+    with in_environment({variable: value}), pytest.raises(ConfigError) as caught:
+        rig.mirror()
+    assert says in str(caught.value)
     assert "CANARY" not in f"{caught.value} {caught.value.hint}"
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,34 +18,18 @@ from asyncexport.core.mirror.tally import GIVES_UP_AFTER, Outcome
 from asyncexport.errors import MirrorError
 from asyncexport.ledger.folder import LEDGER_FOLDER
 from asyncexport.mirror.seen_file import FILE_NAME
-from tests.load_rig import Arrival, Place, events
-from tests.s3_proxy import Call, Fault
-from tests.s3_server import S3Server, running, why_not
+from tests.load_rig import Arrival, events
+from tests.s3_proxy import Answer, Call, Fault
+from tests.s3_server import why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
 if not why_not():
     import obstore
 
-    from tests.mirror_rig import MirrorRig, archive, hours, in_environment
+    from tests.mirror_rig import MirrorRig, archive, hours, in_environment, rig  # noqa: F401 - rig is a fixture
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    """Run a server for all tests of the module."""
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def rig(server, tmp_path):
-    """Three archives, none of them mirrored."""
-    with in_environment(server.environ):
-        rig = MirrorRig(server, Place(tmp_path))
-        rig.add(*hours(0, 3))
-        yield rig
 
 
 def once(fault: Fault, fits: Callable[[Call], bool]) -> Callable[[Call], Fault]:
@@ -53,7 +37,7 @@ def once(fault: Fault, fits: Callable[[Call], bool]) -> Callable[[Call], Fault]:
     left = [fault]
 
     def decide(call: Call) -> Fault:
-        has_come = call.has_passed == (fault is Fault.LOST)
+        has_come = call.has_passed == (fault in (Fault.LOST, Fault.CUT))
         return left.pop() if left and has_come and fits(call) else Fault.NONE
 
     return decide
@@ -116,6 +100,47 @@ async def test_a_store_that_fails_altogether_ends_the_mirror(rig, fault):
         assert str(summary.error).startswith(f"cannot list {rig.url}: ")
         assert summary.to_dict()["mirror"]["failed"] == 0
     assert await rig.counts() == (21, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says", "advises"),
+    [
+        (Answer(403, "RequestTimeTooSkewed"), "refused (status 403, RequestTimeTooSkewed)", "set the clock"),
+        (Answer(403, "AccessDenied"), "refused (status 403, AccessDenied)", "AWS_ACCESS_KEY_ID"),
+        (Answer(400, "ExpiredToken"), "refused (status 400, ExpiredToken)", "renew the temporary key"),
+        (Answer(400, "AuthorizationHeaderMalformed"), "(status 400, AuthorizationHeaderMalformed)", "AWS_REGION"),
+        (Answer(301), "the bucket is somewhere else", "AWS_REGION"),
+        (Answer(301, "PermanentRedirect"), "the bucket is somewhere else", "AWS_REGION"),
+        (Answer(404, "NoSuchBucket"), "there is no such bucket", "create it"),
+        (Answer(501, "NotImplemented"), "refused (status 501, NotImplemented)", "If-None-Match"),
+        (Answer(503, "SlowDown"), "failed (status 503, SlowDown)", "tries again"),
+        (Answer(200), "the answer cannot be understood (GenericError)", "tries again"),
+    ],
+)
+async def test_an_answer_that_ends_the_mirror_says_what_to_do(rig, answer, says, advises):
+    """In the words of the store, without anything of the request."""
+    async with rig.proxied() as proxy:
+        proxy.fault = lambda _call: answer
+        summary = await rig.mirrored()
+    assert summary.exit_code is Exit.PARTIAL
+    assert summary.error
+    assert str(summary.error).startswith(f"cannot list {rig.url}: ")
+    assert str(summary.error).endswith(says)
+    assert advises in summary.error.hint
+    assert await rig.counts() == (4, 0, 0, 0)
+
+
+async def test_a_listing_that_breaks_is_continued(rig):
+    """From the last object that came; the library itself does not repeat a request whose answer has begun."""
+    await rig.mirrored()
+    async with rig.proxied() as proxy:
+        proxy.fault = once(Fault.CUT, lambda call: call.method == "GET")
+        assert await rig.counts() == (0, 4, 0, 0)
+        assert [one.method for one in proxy.calls] == ["GET", "GET"]
+        rig.limits = replace(rig.limits, retry=0.0)
+        proxy.fault = lambda call: Fault.CUT if call.has_passed else Fault.NONE
+        summary = await rig.mirrored()
+    assert str(summary.error) == f"cannot list {rig.url}: the connection broke"
 
 
 async def test_no_server_ends_the_mirror(rig):
@@ -229,12 +254,27 @@ async def test_the_memory_of_replaced_objects_is_tidied(rig, monkeypatch):
         assert len(proxy.calls) == 1
 
 
-async def test_a_mirror_needs_a_disk_only_for_its_memory(rig):
-    """If the file cannot be written, the error says so, and what was uploaded stays."""
-    (rig.place.output / LEDGER_FOLDER / FILE_NAME).mkdir()
-    summary = await rig.mirrored()
-    assert summary.exit_code is Exit.DISK
-    assert "cannot use the files in" in str(summary.error)
+def spoil_as_directory(path: Path) -> None:
+    """Put a directory in the place of the file."""
+    path.mkdir()
+
+
+def spoil_as_link(path: Path) -> None:
+    """Put a link in the place of the file, through which nothing must be written."""
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("spoil", [spoil_as_directory, spoil_as_link])
+async def test_a_mirror_does_not_need_its_memory(rig, caplog, spoil):
+    """If the file cannot be read or written, one warning says so, and everything is uploaded."""
+    spoil(rig.place.output / LEDGER_FOLDER / FILE_NAME)
+    assert await rig.counts() == (4, 0, 0, 0)
+    assert await rig.counts() == (0, 4, 0, 0)
+    warnings = [one.message for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert all(f"{FILE_NAME} cannot be" in one for one in warnings)
+    assert not (rig.place.output / LEDGER_FOLDER / "elsewhere").exists()
+    assert await rig.differences() == []
 
 
 @pytest.mark.slow
@@ -287,6 +327,26 @@ async def test_a_large_upload_that_fails_once_is_repeated(rig, part, fault):
         assert await rig.counts() == (5, 0, 0, 0)
         assert proxy.count("POST") >= 2
     rig.check_complete()
+
+
+def completes(call: Call) -> bool:
+    """Whether a request completes an upload in parts."""
+    return call.method == "POST" and "uploadId" in call.path
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown", "Other"])
+async def test_a_large_upload_that_was_completed_only_by_its_status_is_none(rig, code):
+    """S3 may answer the last request with the status 200 and an error."""
+    await asyncio.to_thread(large, rig, 5)
+    async with rig.proxied() as proxy:
+        proxy.fault = lambda call: (
+            Answer(200, code) if call.method == "POST" and "uploadId" in call.path else Fault.NONE
+        )
+        assert await rig.counts() == (4, 0, 1, 0)
+    assert archive(5) not in rig.objects()
+    (event,) = [one for one in rig.events if one.outcome is Outcome.FAILED]
+    assert "cannot upload" in str(event.error)
+    assert await rig.counts() == (1, 4, 0, 0)
 
 
 async def test_a_large_archive_that_was_altered_is_not_uploaded(rig):

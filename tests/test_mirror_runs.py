@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,7 +24,7 @@ from tests.exporting import QUICK
 from tests.json_lines import check
 from tests.load_rig import Arrival, Place, events
 from tests.s3_proxy import Fault
-from tests.s3_server import ACCESS_KEY, SECRET_KEY, S3Server, running, why_not
+from tests.s3_server import ACCESS_KEY, SECRET_KEY, why_not
 from tests.test_secrets import CALM
 
 needs_server = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
@@ -33,23 +32,7 @@ needs_server = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 if not why_not():
     import obstore
 
-    from tests.mirror_rig import MirrorRig, archive, hours, in_environment
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    """Run a server for all tests of the module."""
-    with running() as server:
-        yield server
-
-
-@pytest.fixture
-def rig(server, tmp_path):
-    """Three archives of an earlier run, none of them mirrored."""
-    with in_environment(server.environ):
-        rig = MirrorRig(server, Place(tmp_path))
-        rig.add(*hours(0, 3))
-        yield rig
+    from tests.mirror_rig import MirrorRig, archive, in_environment, rig  # noqa: F401 - rig is a fixture
 
 
 class Run:
@@ -355,13 +338,13 @@ async def test_doctor_lists_the_bucket_once(rig):
 
 @needs_server
 async def test_a_missing_key_is_named(rig, monkeypatch):
-    """Without a key in the environment, a machine in the cloud is asked for one, and there is none."""
+    """Without a key in the environment, the machine would need a role, and nothing answers that has one."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
     summary = await rig.mirrored()
     assert summary.exit_code is Exit.PARTIAL
-    assert str(summary.error) == f"cannot list {rig.url}: the environment has no key for the object store"
+    assert str(summary.error) == f"cannot use {rig.url}: the environment has no key for the object store"
 
 
 def test_a_mirror_needs_its_setting_and_its_library(tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import re
 
 from obstore import exceptions
 
-from asyncexport.errors import MirrorError
+from asyncexport.errors import CutAnswerError, MirrorError, OddNameError
 
 STATUS = re.compile(r"non-2xx status code: (\d{3})")
 
@@ -18,6 +18,25 @@ NO_KEY = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metad
 """Parts of the URLs that are asked for a key on a machine in the cloud, if the environment has none."""
 
 HINT = "check the key in the environment (AWS_ACCESS_KEY_ID and so on), its rights, and [output] mirror"
+
+AGAIN = "the next run or `mirror` tries again"
+
+REGION_HINT = "set AWS_REGION to the region of the bucket; for a store that is not Amazon's, set AWS_ENDPOINT_URL"
+
+EXPIRED_HINT = "renew the temporary key (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN)"
+
+GENERAL_HINTS = {
+    "AuthorizationHeaderMalformed": REGION_HINT,
+    "ExpiredToken": EXPIRED_HINT,
+    "IllegalLocationConstraintException": REGION_HINT,
+    "InvalidBucketName": "check the name of the bucket in [output] mirror",
+    "InvalidToken": EXPIRED_HINT,
+    "NotImplemented": "use an object store that supports conditional uploads (If-None-Match) and SHA-256 checksums",
+    "PermanentRedirect": REGION_HINT,
+    "RequestTimeTooSkewed": "set the clock of this machine",
+    "TokenRefreshRequired": EXPIRED_HINT,
+}
+"""What to do, for codes that any other object would be answered with as well."""
 
 STORE_ERRORS = (exceptions.BaseError, OSError, ValueError)
 """What obstore raises."""
@@ -35,7 +54,14 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
     status, code = (found[1] if (found := pattern.search(text)) else "" for pattern in (STATUS, CODE))
     tried = f"cannot {doing} {url}"
     if any(part in text for part in NO_KEY):
-        return MirrorError(f"{tried}: the environment has no key for the object store", is_general=True, hint=HINT)
+        return no_key(tried)
+    if isinstance(error, exceptions.NotSupportedError):
+        unsupported = "the object store does not support conditional uploads"
+        return MirrorError(f"{tried}: {unsupported}", is_general=True, hint=GENERAL_HINTS["NotImplemented"])
+    if code in GENERAL_HINTS:
+        return MirrorError(f"{tried}: {_said('refused', status, code)}", is_general=True, hint=GENERAL_HINTS[code])
+    if status.startswith("3") or "Received redirect" in text:
+        return MirrorError(f"{tried}: the bucket is somewhere else", is_general=True, hint=REGION_HINT)
     if isinstance(error, exceptions.UnauthenticatedError | exceptions.PermissionDeniedError) or status in (
         "401",
         "403",
@@ -43,15 +69,21 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
         return MirrorError(f"{tried}: {_said('refused', status, code)}", is_general=True, hint=HINT)
     if code == "NoSuchBucket" or (isinstance(error, FileNotFoundError) and doing == "list"):
         return MirrorError(f"{tried}: there is no such bucket", is_general=True, hint="create it, or check its name")
-    if status:
-        return MirrorError(f"{tried}: {_said('failed', status, code)}", hint="the next run or `mirror` tries again")
+    if status or code:
+        return MirrorError(f"{tried}: {_said('failed', status, code)}", hint=AGAIN)
     if "HTTP error" in text:
-        return MirrorError(
-            f"{tried}: no answer",
-            is_general=doing == "list",
-            hint="check the network and the endpoint; the next run or `mirror` tries again",
-        )
-    return MirrorError(f"{tried}: {type(error).__name__}")
+        hint = f"check the network and the endpoint; {AGAIN}"
+        if "response body" in text:
+            return CutAnswerError(f"{tried}: the connection broke", is_general=doing == "list", hint=hint)
+        return MirrorError(f"{tried}: no answer", is_general=doing == "list", hint=hint)
+    if isinstance(error, exceptions.InvalidPathError):
+        return OddNameError(f"{tried}: an object has a name that the library cannot read")
+    return MirrorError(f"{tried}: the answer cannot be understood ({type(error).__name__})", hint=AGAIN)
+
+
+def no_key(tried: str) -> MirrorError:
+    """Return the error for an environment without a key."""
+    return MirrorError(f"{tried}: the environment has no key for the object store", is_general=True, hint=HINT)
 
 
 def _said(what: str, status: str, code: str) -> str:

@@ -8,8 +8,8 @@
    the repeated request finds our own object: that is a conflict for the caller to examine.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,13 @@ import obstore
 from obstore import exceptions
 from obstore.store import from_url
 
+from asyncexport.core.mirror.environment import allows_http, role_service, variable_problems
 from asyncexport.core.mirror.limits import MirrorLimits
 from asyncexport.core.mirror.objects import HASH_KEY, ConflictError, Held
 from asyncexport.errors import ConfigError, MirrorError, Problem
-from asyncexport.mirror.faults import STORE_ERRORS, mirror_error
+from asyncexport.mirror.faults import STORE_ERRORS, mirror_error, no_key
+from asyncexport.mirror.listing import listed_objects, reach_listing
+from asyncexport.mirror.role import answers
 
 if TYPE_CHECKING:
     from obstore import GetResult, PutMode
@@ -29,9 +32,6 @@ PART_BYTES = 8 << 20
 """The size of the parts of a large object."""
 
 PARTS_AT_A_TIME = 2
-
-LIST_CHUNK = 1000
-"""Objects per answer to a list request: the most that S3 returns."""
 
 
 class MirrorStore:
@@ -48,6 +48,12 @@ class MirrorStore:
 
     def __init__(self, url: str, *, environ: Mapping[str, str], limits: MirrorLimits) -> None:
         self.url = url
+        self._limits = limits
+        is_s3 = url.startswith("s3:")
+        problems = variable_problems(environ) if is_s3 else []
+        if problems:
+            raise ConfigError(problems, hint="these variables are for the object store of [output] mirror")
+        self._role_service = role_service(environ) if is_s3 else None
         try:
             self._quick = _opened(url, environ, limits, answer=limits.answer)
             self._slow = _opened(url, environ, limits, answer=limits.upload)
@@ -61,18 +67,26 @@ class MirrorStore:
         Raises:
             MirrorError: the store failed, or refused the key.
         """
-        async with aclosing(_listed(self._quick, None, self.url)) as chunks:
-            await anext(chunks, None)
+        await self.check_key()
+        await reach_listing(self._quick, url=self.url)
+
+    async def check_key(self) -> None:
+        """Check that there is a key, or a service that gives this machine the key of its role.
+
+        Raises:
+            MirrorError: there is neither. The library would find that out after a minute.
+        """
+        if self._role_service is not None and not await answers(self._role_service):
+            raise no_key(f"cannot use {self.url}")
 
     async def listed(self, folder: str) -> dict[str, Held]:
         """Return the objects below a folder, by name, without their metadata.
 
         Raises:
+            OddNameError: an object has a name that the library cannot read.
             MirrorError: the store failed.
         """
-        chunks = _listed(self._quick, f"{folder}/", self.url)
-        found = [one async for chunk in chunks for one in chunk]
-        return {one["path"]: Held(one["size"], one.get("e_tag"), one.get("version")) for one in found}
+        return await listed_objects(self._quick, f"{folder}/", limits=self._limits, url=self.url)
 
     async def examined(self, path: str) -> Held | None:
         """Return an object with its metadata; None if there is none.
@@ -111,7 +125,7 @@ class MirrorStore:
                 mode["e_tag"] = instead_of.e_tag
             if instead_of.version is not None:
                 mode["version"] = instead_of.version
-        done = await self._put(path, content, sha256, mode=mode)
+        done = await _put(self._slow, path, content, sha256, mode=mode, name=self._name(path))
         return Held(len(content), done.get("e_tag"), done.get("version"), sha256, is_read=True)
 
     async def put_large(
@@ -148,31 +162,6 @@ class MirrorStore:
             raise MirrorError(f"cannot upload {self._name(path)}: what was uploaded is not there")
         return found
 
-    async def _put(self, path: str, source: bytes, sha256: str, *, mode: "PutMode") -> Any:
-        try:
-            return await obstore.put_async(
-                self._slow,
-                path,
-                source,
-                mode=mode,
-                attributes={HASH_KEY: sha256},
-                use_multipart=False,
-            )
-        except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-            raise ConflictError from None
-        except exceptions.NotSupportedError:
-            raise MirrorError(
-                f"cannot upload {self._name(path)}: the object store does not support conditional uploads",
-                is_general=True,
-            ) from None
-        except FileNotFoundError as error:
-            # With If-Match, some stores answer 404 if the object is gone; without it, there is no bucket.
-            if mode != "create" and "NoSuchBucket" not in str(error):
-                raise ConflictError from None
-            raise mirror_error(error, "upload", self._name(path)) from None
-        except STORE_ERRORS as error:
-            raise mirror_error(error, "upload", self._name(path)) from None
-
     async def _got(self, path: str, options: Any) -> "GetResult | None":
         try:
             return await obstore.get_async(self._quick, path, options=options)
@@ -189,13 +178,14 @@ def _opened(url: str, environ: Mapping[str, str], limits: MirrorLimits, *, answe
     """Open the store of a URL; obstore itself reads the environment."""
     options: Any = {
         # With options of its own, obstore does not read these variables.
-        "allow_http": environ.get("AWS_ALLOW_HTTP", environ.get("ALLOW_HTTP", "")).lower() in ("true", "1", "yes"),
+        "allow_http": allows_http(environ),
         "connect_timeout": timedelta(seconds=limits.connect),
         "timeout": timedelta(seconds=answer),
     }
     retry: Any = {
         "max_retries": limits.retries,
-        "retry_timeout": timedelta(seconds=limits.retry),
+        # A request that was not answered for as long as it may take is repeated at least once.
+        "retry_timeout": timedelta(seconds=max(limits.retry, answer * 1.2)),
         "backoff": {
             "init_backoff": timedelta(seconds=limits.pause),
             "max_backoff": timedelta(seconds=limits.pause * 30),
@@ -206,13 +196,26 @@ def _opened(url: str, environ: Mapping[str, str], limits: MirrorLimits, *, answe
     return from_url(url, client_options=options, retry_config=retry, **more)
 
 
-async def _listed(store: Any, prefix: str | None, url: str) -> AsyncGenerator[Any, None]:
-    """Yield the answers to list requests; errors of obstore are translated."""
+async def _put(store: Any, path: str, source: bytes, sha256: str, *, mode: "PutMode", name: str) -> Any:
+    """Upload an object with one request.
+
+    Raises:
+        ConflictError: its condition was not met.
+        MirrorError: the store failed.
+    """
     try:
-        async for chunk in obstore.list(store, prefix, chunk_size=LIST_CHUNK):
-            yield chunk
+        return await obstore.put_async(
+            store, path, source, mode=mode, attributes={HASH_KEY: sha256}, use_multipart=False
+        )
+    except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
+        raise ConflictError from None
+    except FileNotFoundError as error:
+        # With If-Match, some stores answer 404 if the object is gone; without it, there is no bucket.
+        if mode != "create" and "NoSuchBucket" not in str(error):
+            raise ConflictError from None
+        raise mirror_error(error, "upload", name) from None
     except STORE_ERRORS as error:
-        raise mirror_error(error, "list", url) from None
+        raise mirror_error(error, "upload", name) from None
 
 
 def _held(found: "GetResult") -> Held:

@@ -115,6 +115,7 @@ class MirrorPass:
             MirrorError: the store as a whole failed.
             StorageError: the disk cannot be read or written.
         """
+        await self._store.check_key()
         async with open_mirror(self._directory, self._store) as one:
             uploads = MirrorUploads(
                 self._directory,

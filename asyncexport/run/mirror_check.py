@@ -1,14 +1,14 @@
 """Compares the mirror with the ledger; changes nothing (`mirror --check`)."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from asyncexport.config import Settings
 from asyncexport.core.mirror.limits import MirrorLimits
-from asyncexport.core.mirror.objects import Held, Step, difference
+from asyncexport.core.mirror.objects import Step, difference
 from asyncexport.errors import ChangedArchiveError
-from asyncexport.run.mirror_pairs import Pair
+from asyncexport.run.mirror_pairs import UNREAD, Pair
 from asyncexport.run.mirror_place import OpenMirror, open_mirror, open_store
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ async def check_mirror(
         StorageError: the disk cannot be read.
     """
     store = open_store(settings, limits or MirrorLimits())
+    await store.check_key()
     async with open_mirror(settings.output.directory, store, reads_only=True) as one:
         for export in await one.pairs.exports():
             orphans: list[str] = []
@@ -63,11 +64,21 @@ async def check_mirror(
 
 
 async def _difference(one: OpenMirror, store: "MirrorStore", pair: Pair) -> MirrorDifference | None:
-    held: Held | None = pair.held
-    step = await one.pairs.step(pair, held)
-    if step is Step.READ:
-        held = await store.examined(pair.wanted.path)
-        step = await one.pairs.step(pair, held)
-    if step is Step.KEEP:
+    found = await _compared(one, store, pair)
+    if found is None:
         return None
-    return MirrorDifference(pair.wanted.path, KINDS[step], difference(pair.wanted, held, step))
+    # A run may have replaced and mirrored the archive after its record was read.
+    renewed = await one.pairs.renewed(pair)
+    return found if renewed.wanted == pair.wanted else await _compared(one, store, replace(renewed, held=UNREAD))
+
+
+async def _compared(one: OpenMirror, store: "MirrorStore", pair: Pair) -> MirrorDifference | None:
+    path, held = pair.wanted.path, pair.held
+    try:
+        step = await one.pairs.step(pair, held)
+        if step is Step.READ:
+            held = await store.examined(path)
+            step = await one.pairs.step(pair, held)
+    except ChangedArchiveError as error:
+        return MirrorDifference(path, KINDS[Step.REPLACE], str(error))
+    return None if step is Step.KEEP else MirrorDifference(path, KINDS[step], difference(pair.wanted, held, step))

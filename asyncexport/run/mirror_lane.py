@@ -21,7 +21,7 @@ from asyncexport.core.mirror.objects import Held, Step, step_for
 from asyncexport.core.mirror.tally import MirrorEvent, MirrorListener, MirrorTally, Outcome, exit_with_mirror
 from asyncexport.core.summary import Summary
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import ExportError
+from asyncexport.errors import ExportError, MirrorError
 from asyncexport.run.mirror import MirrorPass, ignore
 from asyncexport.run.mirror_pairs import Pair, wanted_of
 from asyncexport.run.mirror_place import open_store
@@ -89,12 +89,15 @@ class MirrorLane:
     async def _during(self) -> None:
         """Upload archives as they are stored, until the object store fails."""
         try:
+            await self._store.check_key()
             while (event := await self._stored.get()) is not None and not self._has_ended:
                 try:
                     await self._upload(event)
                 except ExportError as error:
                     # The run may have replaced the archive again. At the end everything is compared.
                     log.info("left for the end of the run: %s", error)
+        except MirrorError as error:
+            log.info("nothing is uploaded during the run: %s", error)
         except Exception as error:
             log.debug("traceback of the bug", exc_info=error)
 

@@ -8,9 +8,10 @@
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from asyncexport.core.exports import Definition
 from asyncexport.core.mirror.objects import Held, Step, Wanted, step_for
 from asyncexport.core.mirror.seen import seen_digest
 from asyncexport.core.states import BundleRecord, Stored
-from asyncexport.errors import ChangedArchiveError
+from asyncexport.errors import ChangedArchiveError, OddNameError
 from asyncexport.ledger import LedgerReader
 from asyncexport.mirror.seen_file import SeenFile
 from asyncexport.storage import DEFINITION_NAME
@@ -35,6 +36,11 @@ PAGE = 500
 """Archives that are compared at a time."""
 
 MOST_DEFINITION_BYTES = 1 << 20
+
+UNREAD = Held(-1)
+"""An object that may be there or not."""
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -98,16 +104,16 @@ class MirrorPairs:
         page = await self._read(lambda _: list(islice(records, PAGE)))
         if not page:
             return
-        held = await self._store.listed(export)
+        held, absent = await self._listed(export)
         try:
             definition = await asyncio.to_thread(self._definition, export)
-            yield [self._pair(definition, held.pop(definition.path, None))]
+            yield [self._pair(definition, held.pop(definition.path, absent))]
         except ChangedArchiveError as error:
             held.pop(error.path, None)
             failed(error)
         while page:
             yield [
-                self._pair(wanted_of(one.stored), held.pop(one.stored.path, None), one.bundle)
+                self._pair(wanted_of(one.stored), held.pop(one.stored.path, absent), one.bundle)
                 for one in page
                 if one.stored is not None
             ]
@@ -118,24 +124,45 @@ class MirrorPairs:
         """Return what is to be done with an object.
 
         Raises:
+            ChangedArchiveError: a run has replaced the archive since the pair was made, and the object as well.
             LedgerError: the ledger cannot be read.
             MirrorError: the store failed.
         """
         step = step_for(pair.wanted, held, ())
-        if step is not Step.REFUSE and (step is not Step.REPLACE or pair.bundle is not None):
+        if step is not Step.REFUSE:
             return step
         if pair.bundle is None:
             return Step.KEEP if await self._defines_the_same(pair.wanted) else Step.REFUSE
-        return step_for(pair.wanted, held, await self._earlier_hashes(pair.bundle))
+        step = step_for(pair.wanted, held, await self._earlier_hashes(pair.bundle))
+        if step is Step.REFUSE and (await self.renewed(pair)).wanted != pair.wanted:
+            self._earlier = ("", {})
+            path = pair.wanted.path
+            raise ChangedArchiveError(f"{path} was replaced by a run, and mirrored, at this moment", path=path)
+        return step
 
     async def current(self, bundle: Bundle) -> BundleRecord | None:
         """Return the record of a bundle as it is by now."""
         found = await self._read(lambda ledger: list(ledger.stored(bundle.export, bundle.range)))
         return next((one for one in found if one.bundle == bundle), None)
 
+    async def renewed(self, pair: Pair) -> Pair:
+        """Return a pair with the archive that its bundle has by now."""
+        record = None if pair.bundle is None else await self.current(pair.bundle)
+        if record is None or record.stored is None:
+            return pair
+        return replace(pair, wanted=wanted_of(record.stored))
+
     def digest(self, wanted: Wanted, held: Held) -> str | None:
         """Return the digest under which an object is remembered as right."""
         return seen_digest(self._store.url, wanted, held)
+
+    async def _listed(self, export: str) -> tuple[dict[str, Held], Held | None]:
+        """Return the objects of an export by name, and what stands for an object that is not among them."""
+        try:
+            return await self._store.listed(export), None
+        except OddNameError as error:
+            log.warning("%s; each object is examined by its name instead, and orphans are not found", error)
+            return {}, UNREAD
 
     def _pair(self, wanted: Wanted, held: Held | None, bundle: Bundle | None = None) -> Pair:
         is_known = held is not None and held.bytes == wanted.bytes and self._seen.has(self.digest(wanted, held))
