@@ -215,14 +215,24 @@ def test_the_setting_can_be_changed(make, tmp_path):
     assert query(tmp_path, "SELECT count(*) FROM t__sessions") == [(3,)]
 
 
-@pytest.mark.parametrize(("make", "kind"), [(views_in, "TABLE t (a INT)"), (tables_in, "VIEW t AS SELECT 1 AS a")])
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (views_in, "TABLE t (a INT)"),
+        (views_in, "VIEW t AS SELECT 1 AS a"),
+        (tables_in, "VIEW t AS SELECT 1 AS a"),
+        (views_in, "TABLE t__users (a INT)"),
+        (tables_in, "VIEW t__users AS SELECT 1 AS a"),
+    ],
+)
 def test_what_somebody_else_made_is_not_dropped(make, kind, tmp_path):
-    """A table or view of that name that is not ours is an error, and stays."""
+    """A table or view that is not ours and has the name of ours is an error, and stays."""
+    what, name, *_ = kind.split()
     with duckdb.connect(tmp_path / "main.duckdb") as con:
         con.execute(f"CREATE {kind}")
-    with pytest.raises(SinkError, match="that is not ours"):
-        make(tmp_path).prepare("t", EVENTS.columns)
-    assert [name for name, *_ in query(tmp_path, "DESCRIBE t")] == ["a"]
+    with pytest.raises(SinkError, match=f"could not make {name} in .*: there is a {what.lower()} of that name that is"):
+        load(make(tmp_path), tmp_path, {})
+    assert [name for name, *_ in query(tmp_path, f"DESCRIBE {name}")] == ["a"]
 
 
 def test_a_table_made_beforehand_is_accepted(tmp_path):
@@ -318,6 +328,36 @@ def test_the_file_does_not_grow_with_replacements(tmp_path):
         sizes.append((tmp_path / "main.duckdb").stat().st_size)
     assert max(sizes[2:]) <= sizes[1] * 1.2
     assert not (tmp_path / "main.duckdb.wal").exists()
+
+
+def test_a_file_that_cannot_be_used_is_an_error_with_the_next_step(tmp_path):
+    """Whatever is wrong with the file, the message says what to do, after which a load makes a new one."""
+    load(views_in(tmp_path), tmp_path, {"2026-01-01": ROWS})
+    file = tmp_path / "main.duckdb"
+    whole = file.read_bytes()
+    bad_block = bytearray(whole)
+    bad_block[12_288 + 100] ^= 1
+    for content in (b"", b"no database" * 1000, whole[:5000], bad_block, None):
+        file.unlink()
+        file.mkdir() if content is None else file.write_bytes(content)
+        with pytest.raises(SinkError, match=r"could not read .*main\.duckdb: ") as caught:
+            views_in(tmp_path).prepare("t", EVENTS.columns)
+        assert caught.value.hint.startswith(f"move the {'folder' if content is None else 'file'} away")
+    file.rename(tmp_path / "away")
+    load(views_in(tmp_path), tmp_path, {"2026-01-01": ROWS})
+    assert query(tmp_path, "SELECT count(*) FROM t") == [(7,)]
+
+
+def test_a_log_without_its_file_does_not_stand_in_the_way(tmp_path):
+    """If the file was deleted and not the log beside it, the log is kept under another name."""
+    file, log = tmp_path / "main.duckdb", tmp_path / "main.duckdb.wal"
+    with duckdb.connect(file) as con:
+        con.execute("PRAGMA disable_checkpoint_on_shutdown; CREATE TABLE mine (a INT)")
+    kept = log.read_bytes()
+    file.unlink()
+    load(tables_in(tmp_path), tmp_path, {"2026-01-01": ROWS})
+    assert query(tmp_path, "SELECT count(*) FROM t") == [(7,)]
+    assert (tmp_path / "main.duckdb.wal.old").read_bytes() == kept
 
 
 @pytest.mark.parametrize("folder", ["a [b]*?", "it's", "UserId=7"])

@@ -68,12 +68,17 @@ class LoadDisk:
 
     def flush_folder(self, what: str, folder: Path) -> None:
         """Flush a folder, if its file system can do that."""
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            with self._failpoints.at(f"{what}.folder"):
-                os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in NO_FOLDER_FLUSH:
-                raise
-        finally:
-            os.close(descriptor)
+        with self._failpoints.at(f"{what}.folder"):
+            flush_folder(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder, if its file system can do that."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FLUSH:
+            raise
+    finally:
+        os.close(descriptor)

@@ -4,6 +4,8 @@
    read or written, and a load that has nothing to change only reads it: it works while users have the file open for
    reading.
 2. No extension is installed or loaded: DuckDB would fetch it from the internet.
+3. DuckDB flushes its file and its log (`.wal`), but not their folder. So the folder is flushed here, after each change:
+   otherwise a power cut could leave a log beside a file that it does not belong to, which DuckDB refuses to open.
 """
 
 import re
@@ -18,6 +20,7 @@ from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.duckdb_sql import SCHEMA, qualified
 from asyncexport.core.warehouse.views import LOADS, TABLES
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.load_disk import flush_folder
 
 NAME = SinkName.DUCKDB.value
 
@@ -31,6 +34,20 @@ CREATE TABLE IF NOT EXISTS {qualified(LOADS)} (
     PRIMARY KEY (table_name, day)
 );
 """
+
+_DAMAGED = (
+    "move the file away, with the .wal file beside it if there is one, and run the same command again: what loads put "
+    "into it is made again from the Parquet files"
+)
+
+_HINTS = (
+    ("version number", "update DuckDB here (pip install --upgrade duckdb), or set another [load.duckdb] path"),
+    ("not a valid DuckDB|[Cc]orrupt|replaying WAL|[Ss]erialization Error|read enough bytes", _DAMAGED),
+    ("Is a directory", "move the folder away, or set another [load.duckdb] path"),
+    ("No space left", "free some space, and run the same command again"),
+    ("Permission denied|[Rr]ead-only", "check the owner and the permissions of the file and of its folder"),
+)
+"""What to do about an error, by a part of DuckDB's message."""
 
 
 class DuckDbFile:
@@ -83,16 +100,24 @@ class DuckDbFile:
                 con.execute("COMMIT")
                 # The space of deleted rows is free for others only after a checkpoint: without it the file would grow.
                 con.execute("CHECKPOINT")
+            flush_folder(self.path.parent)
 
     def _create(self) -> None:
-        """Make the file, with nothing in it, under a temporary name first: it gets its mode before it has content."""
-        part = self.path.with_name(f"{self.path.name}.part")
+        """Make the file, with nothing in it, under a temporary name first: it gets its mode before it has content.
+
+        A log that is there belongs to a file that is gone. It is moved aside, or DuckDB would not open the new file.
+        """
+        part, log = (self.path.with_name(f"{self.path.name}{end}") for end in (".part", ".wal"))
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=self._access.folder_mode)
         part.unlink(missing_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.old"))
+            flush_folder(self.path.parent)
         duckdb.connect(part).close()
         if self._access is Access.PRIVATE:
             part.chmod(self._access.file_mode)
         part.rename(self.path)
+        flush_folder(self.path.parent)
 
     @contextmanager
     def _connected(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -116,7 +141,8 @@ class DuckDbFile:
                 sink=NAME,
                 hint="close the file there and load again; days in Parquet are loaded all the same",
             )
-        return SinkError(f"could not {doing} {self.path}: {text}", sink=NAME)
+        hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
+        return SinkError(f"could not {doing} {self.path}: {text}", sink=NAME, hint=hint)
 
 
 def kind_of(con: duckdb.DuckDBPyConnection, name: str) -> str | None:
@@ -127,3 +153,13 @@ def kind_of(con: duckdb.DuckDBPyConnection, name: str) -> str | None:
         [SCHEMA, name],
     ).fetchone()
     return None if found is None else str(found[0])
+
+
+def has_comment(con: duckdb.DuckDBPyConnection, view: str) -> bool:
+    """Return whether a view has a comment."""
+    found = con.execute(
+        "SELECT comment FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ? "
+        "AND lower(view_name) = lower(?)",
+        [SCHEMA, view],
+    ).fetchone()
+    return found is not None and found[0] is not None

@@ -17,7 +17,7 @@ from asyncexport.core.warehouse.identifiers import literal
 from asyncexport.core.warehouse.views import LOADS, TABLES, Dialect, TableFacts, View, ViewPlace, views
 from asyncexport.core.warehouse.views import digest as digest_of
 from asyncexport.errors import SinkError
-from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile, kind_of
+from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile, has_comment, kind_of
 
 
 class DuckDbRecord:
@@ -36,8 +36,11 @@ class DuckDbRecord:
         if self._known(table).get("definition") == definition:
             return
         with self._file.writing() as con:
-            if kind_of(con, table) == "BASE TABLE":
+            kind = kind_of(con, table)
+            if kind == "BASE TABLE":
                 self._drop_copy(con, table)
+            elif kind is not None and self._definition(con, table) is None:
+                raise self._not_ours(table, "view")
             con.execute(f"CREATE OR REPLACE VIEW {qualified(table)} AS {query}")
             for statement in comments(table, columns):
                 con.execute(statement)
@@ -49,8 +52,7 @@ class DuckDbRecord:
         Raises:
             SinkError: it is a view of somebody else.
         """
-        found = con.execute(f"SELECT definition FROM {qualified(TABLES)} WHERE table_name = ?", [table]).fetchone()
-        if found is None or found[0] is None:
+        if self._definition(con, table) is None:
             raise self._not_ours(table, "view")
         con.execute(f"DROP VIEW {qualified(table)}")
         self._record(con, table, definition=None, views=None)
@@ -76,8 +78,24 @@ class DuckDbRecord:
             self._record(con, table, **wanted)
             if known.get("views") != wanted["views"]:
                 for view in made:
-                    con.execute(f"CREATE OR REPLACE VIEW {qualified(view.name)} AS {view.query}")
-                    con.execute(f"COMMENT ON VIEW {qualified(view.name)} IS {literal(view.says)}")
+                    self._make_view(con, view)
+
+    def _make_view(self, con: duckdb.DuckDBPyConnection, view: View) -> None:
+        """Make a view beside a table, or make it again.
+
+        Raises:
+            SinkError: there is something of that name that is not ours. Our views have a comment.
+        """
+        kind = kind_of(con, view.name)
+        if kind is not None and not (kind == "VIEW" and has_comment(con, view.name)):
+            raise self._not_ours(view.name, "view" if kind == "VIEW" else "table")
+        con.execute(f"CREATE OR REPLACE VIEW {qualified(view.name)} AS {view.query}")
+        con.execute(f"COMMENT ON VIEW {qualified(view.name)} IS {literal(view.says)}")
+
+    def _definition(self, con: duckdb.DuckDBPyConnection, table: str) -> str | None:
+        """Return the digest of the definition of a table that we made a view; None if we did not."""
+        found = con.execute(f"SELECT definition FROM {qualified(TABLES)} WHERE table_name = ?", [table]).fetchone()
+        return None if found is None else found[0]
 
     def _known(self, table: str, beside: Sequence[View] = ()) -> dict[str, Any]:
         """Return what the file records about a table; empty if nothing. No digest of a view that somebody dropped."""
