@@ -211,6 +211,21 @@ def test_settings_that_the_files_pass_on_are_not_repeated(capsys, tmp_path):
         assert (str(tmp_path / "there") in text) is (target != "kubernetes")
 
 
+def test_runs_load_days_if_asked_to(capsys):
+    """`--load` is in each command; in a cluster, the load directory is on the volume and the memory is enough."""
+    Path("asyncexport.toml").write_text('[load]\nmemory = "2GiB"\n[load.postgres]\ndsn_file = "dsn"\n')
+    for target in TARGETS:
+        *files, _ = records(capsys, target, "--load", "--set", "output.mirror=s3://bucket")
+        assert "--load" in "".join(file["text"] for file in files)
+    assert main(["deploy", "kubernetes", "--load"]) == 0
+    printed = capsys.readouterr()
+    assert '"load.directory=/data/warehouse"' in printed.out
+    assert "memory: 2504Mi" in printed.out
+    assert "[load.postgres] dsn_file is a path on this machine" in printed.err
+    assert main(["deploy", "cron", "--load", "--set", "load.directory=exports"]) == Exit.USAGE
+    assert "load.directory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["123", "1e5", "null", "true", "no", "0x1", "on"])
 def test_a_name_is_text_for_kubernetes(name):
     """YAML reads some names as numbers or as true, unless they are quoted."""

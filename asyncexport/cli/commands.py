@@ -220,6 +220,7 @@ COMMANDS: dict[str, Entry] = {
         (
             ("systemd --into .", "a service and a timer in the working directory, for this configuration"),
             ("cron --at 02:30 --max-duration 4h", "a line for a crontab"),
+            ("systemd --load", "runs that load days into tables as well"),
             ("kubernetes --image registry.example.com/asyncexport:0.1.0", "a CronJob and its volume"),
             ("airflow --start 2026-01-01", "a DAG with one task per day, from that day on"),
         ),

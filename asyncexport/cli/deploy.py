@@ -58,6 +58,7 @@ ServiceName = Annotated[str, typer.Option("--name", metavar="NAME", help="Name o
 At = Annotated[
     str, typer.Option("--at", metavar="HH:MM", help="When runs start, in UTC; for cron, in the machine's time zone.")
 ]
+Loads = Annotated[bool, typer.Option("--load", help="Let the runs load days into tables as well.")]
 RunsFor = Annotated[str, typer.Option("--max-duration", metavar="TIME", help="How long a run may take, at most 24h.")]
 Image = Annotated[
     str | None, typer.Option("--image", metavar="IMAGE", help=f"kubernetes: the image. Default: {IMAGE}.")
@@ -78,6 +79,7 @@ def deploy(
     force: Force = False,
     name: ServiceName = PROGRAM,
     at: At = "03:10",
+    load: Loads = False,
     max_duration: RunsFor = "5h",
     image: Image = None,
     start: FirstDay = None,
@@ -92,6 +94,7 @@ def deploy(
     is installed.
     """
     from asyncexport.deploy import airflow_files, cron_files, kubernetes_files, systemd_files
+    from asyncexport.run.load_exports import check_load_settings
 
     session: Session = ctx.obj
     problems = [*_option_problems(target, image=image, start=start, name=name, force=force, into=into, sets=sets)]
@@ -100,8 +103,10 @@ def deploy(
     asked = read_asked(
         session, directory=directory, sets=sets, names=export, max_duration=max_duration, faults=problems
     )
-    deployment = _deployment(session, asked, name=name, hour=hour, minute=minute, max_duration=max_duration)
+    deployment = _deployment(session, asked, name=name, hour=hour, minute=minute, max_duration=max_duration, load=load)
     _check(deployment)
+    if load and target is not Target.KUBERNETES:
+        check_load_settings(asked.settings)
     match target:
         case Target.SYSTEMD:
             files = systemd_files(deployment)
@@ -112,7 +117,7 @@ def deploy(
         case Target.AIRFLOW:
             files = airflow_files(deployment, start=first)
     _hand_over(session, files, into=into, force=force)
-    _warn(session, asked, target)
+    _warn(session, asked, target, load=load)
     return session.summary(Exit.DONE)
 
 
@@ -177,11 +182,12 @@ def _day(text: str | None, problems: list[Problem]) -> str:
 
 
 def _deployment(
-    session: Session, asked: "Asked", *, name: str, hour: int, minute: int, max_duration: str
+    session: Session, asked: "Asked", *, name: str, hour: int, minute: int, max_duration: str, load: bool
 ) -> "Deployment":
     import math
 
     from asyncexport.config.layers import find_file
+    from asyncexport.core.warehouse.worker_count import WORKER_OVERHEAD
     from asyncexport.deploy import Deployment
 
     settings, here = asked.settings, Path.cwd()
@@ -206,6 +212,7 @@ def _deployment(
         hour=hour,
         minute=minute,
         user=_owner(directory),
+        load_bytes=settings.load.memory + WORKER_OVERHEAD if load else None,
     )
 
 
@@ -276,8 +283,8 @@ def _write(path: Path, text: str) -> None:
         raise StorageError(f"{path} cannot be written: {reason}", hint="choose a writable location") from error
 
 
-def _warn(session: Session, asked: "Asked", target: Target) -> None:
-    """Name what this shell has and a scheduler does not."""
+def _warn(session: Session, asked: "Asked", target: Target, *, load: bool) -> None:
+    """Name what this shell and this machine have, and a scheduler does not."""
     from asyncexport.config.layers import FILE_VARIABLE, PREFIX
 
     variables = sorted(name for name in os.environ if name.startswith(PREFIX) and name != FILE_VARIABLE)
@@ -286,9 +293,17 @@ def _warn(session: Session, asked: "Asked", target: Target) -> None:
             f"{', '.join(variables)}: set in this shell, but not in the printed files; put the values into the "
             "configuration file"
         )
+    settings = asked.settings
+    if settings.output.mirror:
+        session.lines.hint(
+            "[output] mirror: the runs need the key of the object store in their environment (AWS_ACCESS_KEY_ID and so "
+            "on), which the printed files do not have"
+        )
     if target is Target.KUBERNETES:
-        settings = asked.settings
         paths = {"[api] ca_file": settings.api.ca_file, "[metrics] textfile": settings.metrics.textfile}
+        if load:
+            paths["[load.postgres] dsn_file"] = settings.load.postgres.dsn_file
+            paths["[load.snowflake] key_file"] = settings.load.snowflake.key_file
         for setting, path in paths.items():
             if path is not None:
                 session.lines.hint(f"{setting} is a path on this machine: {path}; the container needs it as well")

@@ -43,6 +43,7 @@ class Deployment:
         hour: The hour at which the run starts; UTC, but for cron.
         minute: The minute at which it starts.
         user: The user who runs it.
+        load_bytes: The memory that loading days beside the run takes, in bytes. None if nothing is loaded.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Deployment:
     hour: int
     minute: int
     user: str
+    load_bytes: int | None = None
 
     def command(self, *words: str, config: Path | None = None, directory: Path | None = None) -> list[str]:
         """Return the words of a command line: the program, its configuration, `words`, and the common options.
@@ -76,6 +78,7 @@ class Deployment:
             *self.program,
             *(["-c", str(path)] if path else []),
             *words,
+            *(["--load"] if self.load_bytes is not None else []),
             *(["-d", str(directory)] if directory else []),
             *(word for name in self.names for word in ("--export", name)),
             *(word for one in self.sets for word in ("--set", one)),

@@ -9,6 +9,7 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from asyncexport.deploy.deployment import FINAL_CODES, MARGIN_SECONDS, Deployment, PrintedFile
@@ -16,6 +17,12 @@ from asyncexport.deploy.templates import filled
 
 CONFIG, DIRECTORY = Path("/etc/asyncexport/asyncexport.toml"), Path("/data/exports")
 """Paths in the container."""
+
+LOAD_DIRECTORY = "load.directory=/data/warehouse"
+"""The setting that keeps the load directory on the volume."""
+
+RUN_BYTES = 256 << 20
+"""The memory of a run alone."""
 
 KUBECTLS_OWN = '=,"'
 
@@ -26,6 +33,8 @@ CONFIG_VOLUME = "\n            - name: config\n              secret: {{ secretNa
 def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile, ...]:
     """Return the CronJob and its volume in one file."""
     name, has_config = deployment.name, deployment.config is not None
+    if deployment.load_bytes is not None and not any(one.startswith("load.directory=") for one in deployment.sets):
+        deployment = replace(deployment, sets=(*deployment.sets, LOAD_DIRECTORY))
     words = deployment.command(
         "nightly", "--success-exit", "9", config=CONFIG if has_config else None, directory=DIRECTORY
     )
@@ -45,6 +54,7 @@ def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile
         hour=deployment.hour,
         image=json.dumps(image),
         key_file=_from_file("api-key", deployment.key_file),
+        memory=f"{(RUN_BYTES + (deployment.load_bytes or 0)) >> 20}Mi",
         minute=deployment.minute,
         most_seconds=round(deployment.max_duration_seconds) + MARGIN_SECONDS,
         name=name,
