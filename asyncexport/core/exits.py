@@ -52,7 +52,7 @@ MEANINGS: dict[Exit, str] = {
     Exit.UNREACHABLE: "the service was unreachable for `[retry] outage` or `first_contact`, and nothing was stored",
     Exit.KEY_REFUSED: "the API key is missing or was refused",
     Exit.LEDGER: "the ledger is damaged, missing although archives exist, incomplete, or belongs to another export "
-    "definition or organisation; or an archive to be loaded is not what it says",
+    "definition or organisation; or archives to be loaded are not what the ledger says, or overlap",
     Exit.DISK: "the disk is full, not writable or missing, or does not support file locks",
     Exit.TIME_UP: "work is left and nothing failed: stopped by `--max-duration`, or the end is not settled yet "
     "(`--require-end`)",
