@@ -65,9 +65,9 @@ def day_request(
     )
 
 
-def request_of(folder: Path, *contents: bytes, form: Format = Format.NDJSON, **more: Any) -> DayRequest:
-    """Write an archive per content, and return the request to make a day of them."""
-    archives = [source_archive(folder, number, content, form=form) for number, content in enumerate(contents)]
+def request_of(folder: Path, *contents: bytes, form: Format = Format.NDJSON, first: int = 0, **more: Any) -> DayRequest:
+    """Write an archive per content, from the half-hour `first` on, and return the request to make a day of them."""
+    archives = [source_archive(folder, number, content, form=form) for number, content in enumerate(contents, first)]
     return day_request(folder, archives, form=form, **more)
 
 

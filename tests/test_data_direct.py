@@ -15,7 +15,7 @@ from asyncexport.core.exports import Format, Type
 from asyncexport.core.warehouse.choices import Identify, Suffixes
 from asyncexport.core.warehouse.columns import Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS, DataDirectRecipe
-from asyncexport.core.warehouse.data_direct.mapping import EVENT_TYPES, FAILED_STATUS, LEFT_OUT
+from asyncexport.core.warehouse.data_direct.mapping import APP_COLUMNS, EVENT_TYPES, FAILED_STATUS, LEFT_OUT
 from asyncexport.errors import DayCountError
 from asyncexport.sandbox.data import SandboxSyntheticRows
 from asyncexport.sandbox.formats import render
@@ -313,19 +313,20 @@ def test_the_source_of_an_event(tmp_path):
     }
 
 
-@pytest.mark.parametrize(
-    ("row", "source"),
-    [
-        ({}, "web"),
-        ({"PagePlatform": ""}, "web"),
-        ({"PagePlatform": "web", "AppName": ""}, "web"),
-        ({"PagePlatform": "iOS"}, "mobile_app"),
-        ({"AppName": "Leaf"}, "mobile_app"),
-    ],
-)
-def test_the_type_of_a_source(tmp_path, row, source):
-    """An app is recognized by its platform or its name."""
-    assert event_of(tmp_path, row)["source_type"] == source
+SOURCES = [
+    ({}, "web"),
+    ({"PagePlatform": ""}, "web"),
+    ({"PagePlatform": "web", "AppName": ""}, "web"),
+    ({"PagePlatform": "Web", "AppName": "Leaf"}, "mobile_app"),
+    ({"PagePlatform": "iOS"}, "mobile_app"),
+    *(({name: "x"}, "mobile_app") for name in APP_COLUMNS),
+]
+
+
+def test_the_type_of_a_source(tmp_path):
+    """An app is recognized by its platform, or by a value in any column that only apps have."""
+    rows = [ROW | row | {"SessionId": number} for number, (row, _) in enumerate(SOURCES, 1)]
+    assert [event["source_type"] for event in events_of(tmp_path, *rows)] == [source for _, source in SOURCES]
 
 
 def test_an_app(tmp_path):
@@ -351,7 +352,7 @@ def test_custom_values_are_as_written(tmp_path):
 
 
 def test_variables_with_a_column_are_found_there(tmp_path):
-    """A custom variable with a column of its own is where it would be without, also if it did not fit the column."""
+    """A custom variable with a column of its own is where it would be without; what did not fit keeps its kind."""
     row = ROW | {
         "EventType": "custom",
         "evt_a.b_int": 5,
@@ -362,6 +363,10 @@ def test_variables_with_a_column_are_found_there(tmp_path):
         "evt_h_int": "five",
         "evt_i_real": 1.5,
         "evt_j_str": "z",
+        "evt_l_int": 12345678901234567890,
+        "evt_m_bool": 0.5,
+        "evt_n_date": True,
+        "evt_o_int": [1],
     }
     layout = Layout(
         Type.EVENT, (*(name for name in row if name.startswith("evt_") and name != "evt_j_str"), "evt_k_int")
@@ -375,6 +380,10 @@ def test_variables_with_a_column_are_found_there(tmp_path):
         "h_int": "five",
         "i_real": 1.5,
         "j_str": "z",
+        "l_int": 12345678901234567890,
+        "m_bool": 0.5,
+        "n_date": True,
+        "o_int": "[1]",
     }
 
 
@@ -409,11 +418,13 @@ def test_the_referrer_is_that_of_the_sessions_first_page(tmp_path):
         at(7, PageId=1, PageStart="2026-01-01T00:01:00Z"),
         at(8, PageId=3, SessionId=6, PageRefererUrl=""),
         at(9, PageId=4, SessionId=6, PageRefererUrl="https://shop.example/3"),
+        at(10, PageId=5, SessionId=7, PageStart="2026-01-01T00:09:00Z", PageRefererUrl=""),
+        at(11, PageId=5, SessionId=7, PageStart="2026-01-01T00:09:00Z", PageRefererUrl="https://search.example/5"),
     ]
     found = [
         event["source_properties"].get("initial_referrer", {}).get("full_url") for event in events_of(tmp_path, *rows)
     ]
-    assert found == ["https://search.example/"] * 3 + [None] * 2
+    assert found == ["https://search.example/"] * 3 + [None] * 2 + ["https://search.example/5"] * 2
 
 
 IDENTITY = DataDirectRecipe(identify=Identify.PER_SESSION)
@@ -460,6 +471,19 @@ def test_an_identify_per_session(tmp_path):
     assert made_up[0]["view_id"] == 9
     (custom,) = [event for event in found if '"a_str":"y"' in event["event_properties"]]
     assert json.loads(custom["event_properties"]) == {"event_properties": {"a_str": "y"}}
+
+
+def test_a_session_past_midnight_has_an_identify_on_each_day(tmp_path):
+    """The two have different ids, and each is at the time of the session's first event of that day."""
+    found = []
+    for number, time in (47, "2026-01-01T23:50:00Z"), (48, "2026-01-02T00:10:00Z"):
+        row = ROW | {"EventStart": time, "UserAppKey": "ann"}
+        request, made = made_of(tmp_path / str(number), ndjson(row), recipe=IDENTITY, first=number)
+        assert made.made_up == 1
+        found += [event for event in table_of(request.data_direct.file) if event["event_id"].startswith("ax1i-")]
+    assert [event["event_time"].day for event in found] == [1, 2]
+    assert len({event["event_id"] for event in found}) == 2
+    assert len({(event["device_id"], event["session_id"]) for event in found}) == 1
 
 
 # Days

@@ -14,7 +14,7 @@ from hashlib import sha256
 from asyncexport.core.warehouse.choices import Identify, Suffixes
 from asyncexport.core.warehouse.columns import Column, ColumnKind, missing_key_fields
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 TIMESTAMP, BIGINT = "TIMESTAMP_NTZ(9)", "NUMBER(38,0)"
 """What the vendor's types TIMESTAMP and BIGINT are in Snowflake, unless an account has another default."""

@@ -9,6 +9,8 @@
 from dataclasses import dataclass, field
 from enum import Enum
 
+from asyncexport.core.exports import Type
+from asyncexport.core.warehouse.columns import Layout
 from asyncexport.core.warehouse.data_direct.values import (
     Value,
     choice,
@@ -234,5 +236,7 @@ SOURCE: tuple[Property, ...] = (
     Property("app.package_name", text("AppPackageName"), Basis.VIEWS),
     Property("app.version", text("AppVersion"), Basis.VIEWS),
 )
-
 """What `source_properties` holds."""
+
+APP_COLUMNS = tuple(column.name for column in Layout(Type.EVENT).standard if column.name.startswith("App"))
+"""Columns that only apps have: a value in one of them makes the source `mobile_app`."""

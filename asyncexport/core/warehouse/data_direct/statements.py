@@ -17,6 +17,7 @@ from asyncexport.core.warehouse.columns import ColumnKind, custom_column
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS, RECIPE_VERSION
 from asyncexport.core.warehouse.data_direct.json_members import json_name
 from asyncexport.core.warehouse.data_direct.mapping import (
+    APP_COLUMNS,
     EVENT_TYPES,
     FAILED_STATUS,
     IDENTIFY,
@@ -25,7 +26,7 @@ from asyncexport.core.warehouse.data_direct.mapping import (
     SOURCE,
     Property,
 )
-from asyncexport.core.warehouse.data_direct.values import flat, json_object, json_text, time_text
+from asyncexport.core.warehouse.data_direct.values import flat, json_object, json_text, number_or_text, time_text
 from asyncexport.core.warehouse.day_statement import COLUMNS_KEY, RECEIPT_KEY
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal, quoted
@@ -96,7 +97,8 @@ def sessions(identify: Identify) -> str:
 
     That event is the first one with a user's id. The time of the `identify` is that of the session's first event.
     """
-    page = f"coalesce({flat('PageStart')}, {flat('EventStart')}), {flat('PageId')}, {flat('PageRefererUrl')}"
+    referrer = f"nullif({flat('PageRefererUrl')}, '')"
+    page = f"coalesce({flat('PageStart')}, {flat('EventStart')}), {flat('PageId')}, {referrer}"
     has_key = f"{flat('UserAppKey')} <> ''"
     source = "NULL"
     if identify is Identify.PER_SESSION:
@@ -142,9 +144,9 @@ def variables(columns: Iterable[str]) -> str:
 
 
 def _member(name: str) -> str:
-    """Return a member for a custom variable with a column: its value, or else the text that did not fit the column."""
+    """Return a member for a custom variable with a column: its value, or else what did not fit the column."""
     pointer = "/" + name.replace("~", "~0").replace("/", "~1")
-    rescued = json_text(f"json_extract_string({flat('_rescued')}, {literal(pointer)})")
+    rescued = number_or_text(f"json_extract_string({flat('_rescued')}, {literal(pointer)})")
     column = flat(name)
     match custom_column(name).kind:
         case ColumnKind.TEXT:
@@ -223,7 +225,7 @@ def _events() -> str:
 def _made_up() -> str:
     """Return the query for events that the export does not have.
 
-    The id names the day, since a session may last past midnight.
+    The id names the day: a session that lasts past midnight gets one on each day, and no two events share an id.
     """
     numbers = (f"CAST({flat(name)} AS VARCHAR)" for name in ("UserId", "SessionId"))
     date = "strftime(make_timestamp(epoch_us(flat._bundle_start)), '%Y-%m-%d')"
@@ -239,7 +241,7 @@ def _made_up() -> str:
 
 
 def _rows(*, event_id: str, event_time: str, event_type: str, variables: str, properties: str, rest: str) -> str:
-    app = " OR ".join(f"{flat(name)} <> ''" for name in ("AppName", "AppPackageName", "AppDeviceModel", "AppVersion"))
+    app = " OR ".join(f"{flat(name)} <> ''" for name in APP_COLUMNS)
     is_app = f"lower({flat('PagePlatform')}) NOT IN ('', 'web') OR {app}"
     values = {
         "event_id": event_id,

@@ -29,6 +29,12 @@ def json_text(sql: str) -> str:
     return f"CAST(to_json({sql}) AS VARCHAR)"
 
 
+def number_or_text(sql: str) -> str:
+    """Return an expression that writes a number, `true` or `false` as it is, and any other text as a JSON string."""
+    scalar = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?|true|false"
+    return f"CASE WHEN regexp_full_match({sql}, {literal(scalar)}) THEN {sql} ELSE {json_text(sql)} END"
+
+
 def text(*columns: str) -> Value:
     """Return the text of a column, or of the first of several that has one that is not empty."""
     if len(columns) == 1:
