@@ -21,6 +21,7 @@ from tests.load_rig import TABLE, Arrival, Place, event, events
 from tests.postgres_rig import PostgresRig
 from tests.postgres_server import PostgresServer, running, why_not
 from tests.sink_rig import rows_in_parquet
+from tests.test_data_direct_page import statement
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -136,6 +137,24 @@ def test_a_server_that_is_down_does_not_stop_the_others(one):
         "postgres": {"loaded": 2, "failed": 0},
     }
     one.check()
+
+
+def test_the_past_and_the_live_sync_are_in_one_view(one):
+    """The statements of the page about Data Direct work as they are; a cut between the days keeps each event once."""
+    ours = f"{TABLE}__datadirect"
+    one.place.load()
+    one.rig.query("CREATE SCHEMA live")
+    try:
+        one.rig.query(f"CREATE TABLE live.events AS SELECT * FROM {ours}")
+        one.rig.query(statement("CREATE VIEW").replace("2026-03-01", "2026-01-02"))
+        events = "SELECT event_time, event_type, event_properties::text, source_properties::text FROM"
+        assert Counter(one.rig.query(f"{events} all_events")) == Counter(one.rig.query(f"{events} {ours}"))
+        compared = statement("HAVING").replace("2026-03-0", "2026-01-0")
+        assert one.rig.query(compared) == []
+        one.rig.query(f"DELETE FROM live.events WHERE device_id = {event(3)['UserId']}")
+        assert [row[-2:] for row in one.rig.query(compared)] == [(1, 0)]
+    finally:
+        one.rig.query("DROP SCHEMA live CASCADE")
 
 
 def test_replaced_characters_are_reported(one):
