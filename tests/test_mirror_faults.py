@@ -70,6 +70,17 @@ async def test_a_replacement_that_fails_once_is_repeated(rig, fault):
     rig.check_complete()
 
 
+async def test_an_object_that_is_gone_before_it_is_replaced_is_created(rig):
+    """Some stores then answer 404 instead of 412, which is not said of the bucket."""
+    await rig.mirrored()
+    await rig.place.stored(Arrival((1, 2), events(5000, 7), revision=1))
+    async with rig.proxied() as proxy:
+        proxy.fault = lambda call: Answer(404, "NoSuchKey") if "if-match" in call.headers else Fault.NONE
+        proxy.meanwhile = lambda call: obstore.delete(rig.store, archive(1)) if call.method == "HEAD" else None
+        assert await rig.counts() == (1, 3, 0, 0)
+    rig.check_complete()
+
+
 @pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.STALLED])
 async def test_a_file_that_keeps_failing_does_not_stop_the_others(rig, fault):
     """It is named, the exit code is 3, and the next mirror uploads it."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 
 import pytest
@@ -345,6 +346,25 @@ async def test_a_missing_key_is_named(rig, monkeypatch):
     summary = await rig.mirrored()
     assert summary.exit_code is Exit.PARTIAL
     assert str(summary.error) == f"cannot use {rig.url}: the environment has no key for the object store"
+
+
+@needs_server
+@pytest.mark.parametrize("library", ["obstore", ""])
+def test_a_process_that_mirrored_ends_before_python_does(library):
+    """The threads of the library would call Python while it ends; all output is written before."""
+    program = f"""\
+import atexit, sys
+{library and f"import {library}"}
+from asyncexport.cli import main
+atexit.register(print, "Python ends")
+sys.argv = ["asyncexport", "--json", "mirror", "--set", "output.mirror="]
+sys.exit(main())
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (ran.returncode, "output.mirror: is not set" in ran.stderr) == (Exit.USAGE, True)
+    lines = ran.stdout.splitlines()
+    assert json.loads(lines[0])["type"] == "summary"
+    assert lines[1:] == ([] if library else ["Python ends"])
 
 
 def test_a_mirror_needs_its_setting_and_its_library(tmp_path, capsys, monkeypatch):

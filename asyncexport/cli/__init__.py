@@ -30,15 +30,22 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 NEW_OBJECTS = 10_000
 """Garbage collection starts after this many new objects instead of 700: importing the program creates a hundred
 thousand objects that stay alive, and a run creates few reference cycles."""
 
+MIRROR_LIBRARY = "obstore"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name, and return the exit code."""
+    """Run the command that the arguments name, and return the exit code.
+
+    Args:
+        arguments: The arguments. None: those of this process, which may then end here.
+    """
     _open_standard_streams()
     gc.set_threshold(NEW_OBJECTS)
     try:
@@ -48,10 +55,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         given = list(sys.argv[1:] if arguments is None else arguments)
         session = Session(as_json="--json" in given)
-        return conclude(session, lambda: call(given, session))
+        code = conclude(session, lambda: call(given, session))
     except KeyboardInterrupt:
         # Ctrl-C while the program was being loaded, or after its last output.
-        return 130
+        code = 130
+    if arguments is None and MIRROR_LIBRARY in sys.modules:
+        _end_process(code)
+    return code
+
+
+def _end_process(code: int) -> None:
+    """End the process without Python's own end.
+
+    The threads of the mirror's library call Python when a request ends, also one that was given up. If Python is ending
+    at that moment, the library reports a crash, or the process is aborted with another exit code. By now all output is
+    written, and everything is closed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _open_standard_streams() -> None:
