@@ -8,9 +8,9 @@ From a program::
     summary = asyncexport.run(asyncexport.backfill(settings, start="2026-01-01"))
 
 If an event loop is running, as in a notebook: `summary = await asyncexport.backfill(settings, start="2026-01-01")`.
-`nightly`, `retry`, `audit` and `verify` are called the same way (`asyncexport.run.library`). `Stop` asks a run to stop,
-and `listeners` are functions that are called with each event of a run (`asyncexport.core.events`). `export` runs any
-`RunSpec`.
+`nightly`, `retry`, `audit` and `verify` are called the same way (`asyncexport.run.library`), and so are `load` and
+`mirror_archives`. `Stop` asks a run to stop, and `listeners` are functions that are called with each event of a run
+(`asyncexport.core.events`). `export` runs any `RunSpec`.
 
 The map: `core` makes the decisions and does no IO; the wings (`config`, `client`, `engine`, `storage`, `ledger`,
 `display`) each own one subject; `run` puts them together; `simulate` runs the same engine on a clock that jumps; `cli`
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     )
     from asyncexport.run.library import audit, backfill, load_settings, nightly, retry, run, verify
     from asyncexport.run.load_library import load
+    from asyncexport.run.mirror_library import mirror_archives
     from asyncexport.run.moments import MaxDuration, Moment
     from asyncexport.run.run import Watch, export
     from asyncexport.run.spec import Audit, Backfill, Nightly, Repair, Retry, RunSpec
@@ -146,6 +147,7 @@ _HOMES = {
     "load": "run.load_library",
     "load_key": "config",
     "load_settings": "run.library",
+    "mirror_archives": "run.mirror_library",
     "nightly": "run.library",
     "retry": "run.library",
     "survey": "run.survey",
@@ -218,6 +220,7 @@ __all__ = [
     "load",
     "load_key",
     "load_settings",
+    "mirror_archives",
     "nightly",
     "retry",
     "run",

@@ -186,6 +186,20 @@ async def test_a_backfill_mirrors_what_it_exports(rig, tmp_path):
 
 
 @needs_server
+async def test_a_program_can_mirror(rig):
+    """With the settings it has; what became of each file is reported, and `Stop` ends it."""
+    seen: list[MirrorEvent] = []
+    stop = asyncexport.Stop()
+    stop.ask(Exit.INTERRUPTED)
+    assert (await asyncexport.mirror_archives(rig.place.settings, stop=stop)).exit_code is Exit.INTERRUPTED
+    summary = await asyncexport.mirror_archives(rig.place.settings, on_event=seen.append)
+    assert (summary.command, summary.exit_code, len(seen)) == ("mirror", Exit.DONE, 4)
+    rig.check_complete()
+    with pytest.raises(ConfigError, match="expected the result of load_settings"):
+        await asyncexport.mirror_archives("asyncexport.toml")  # type: ignore[arg-type]
+
+
+@needs_server
 @pytest.mark.slow
 @pytest.mark.parametrize("works", [True, False])
 async def test_the_commands_of_runs_say_what_the_mirror_did(rig, tmp_path, works):

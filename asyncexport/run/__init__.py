@@ -58,6 +58,7 @@ mirror_pairs         pairs what the ledger lists with what the mirror holds
 mirror_place         opens the mirror of the settings
 mirror_uploads       uploads the files of a mirror
 mirror_check         compares the mirror with the ledger
+mirror_library       the function `mirror_archives`, for use in programs
 mirror_lane          uploads archives during a run that stores them
 library              a function for each kind of run, for use in programs
 moments              times and durations as these functions take them

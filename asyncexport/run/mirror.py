@@ -55,7 +55,7 @@ async def mirror(
         ConfigError: the settings cannot be used, or a library is missing.
     """
     began, stop, limits = time.monotonic(), stop or Stop(), limits or MirrorLimits()
-    store, tally = open_store(settings, limits), MirrorTally(settings.output.mirror)
+    store, tally = await asyncio.to_thread(open_store, settings, limits), MirrorTally(settings.output.mirror)
     error: ExportError | None = None
     try:
         work = MirrorPass(settings.output.directory, store, limits, tally, on_event).carried_out()
