@@ -226,6 +226,52 @@ def test_runs_load_days_if_asked_to(capsys):
     assert "load.directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("configured", "needed"),
+    [
+        ('[output]\nmirror = "s3://bucket"\n', ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"]),
+        ('[output]\nmirror = "gs://bucket"\n', ["GOOGLE_APPLICATION_CREDENTIALS"]),
+        ('[load]\nto = ["postgres"]\n', ["ASYNCEXPORT_LOAD__POSTGRES__DSN"]),
+        ('[load]\nto = ["postgres"]\n[load.postgres]\ndsn_file = "dsn"\n', []),
+        ('[load]\nto = ["parquet", "duckdb"]\n', []),
+    ],
+)
+def test_runs_get_the_variables_of_their_destinations(capsys, monkeypatch, configured, needed):
+    """Each file says which ones they need and where to put them, and passes them on; values are never printed."""
+    Path("asyncexport.toml").write_text(configured)
+    Path("dsn").write_text("postgresql://CANARY")
+    monkeypatch.setenv("ASYNCEXPORT_LOAD__POSTGRES__DSN", "postgresql://CANARY")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "CANARY")
+    passing = {
+        "systemd": "\nEnvironmentFile=-/etc/asyncexport/environment\n",
+        "cron": ". /etc/asyncexport/environment; }",
+        "kubernetes": "- secretRef: { name: asyncexport-environment, optional: true }\n",
+        "airflow": "gets the environment of the Airflow worker",
+    }
+    for target in TARGETS:
+        load = ["--load"] if "[load]" in configured else []
+        assert main(["deploy", target, *load]) == 0
+        printed = capsys.readouterr()
+        assert (passing[target] in printed.out) is bool(needed)
+        assert all(name in printed.out and name in printed.err for name in needed)
+        assert "CANARY" not in printed.out + printed.err
+
+
+def test_the_crontab_passes_variables_on():
+    """From the file, if there is one, with whatever is in a value."""
+    file = Path("environment")
+    deployment = replace(DEPLOYMENT, program=("/usr/bin/env",), working_directory=Path.cwd(), variables=("X",))
+    (crontab,) = cron_files(deployment)
+    command = crontab.text.splitlines()[-1].split(" ", 5)[5].replace("/etc/asyncexport/environment", "./environment")
+    for content in ("", "AWS_ACCESS_KEY_ID='a b$c'\nAWS_REGION=eu\n"):
+        if content:
+            file.write_text(content)
+        asked = command.partition(" -q ")[0]
+        ran = subprocess.run(["sh", "-c", asked], capture_output=True, text=True, check=True)
+        assert ("AWS_ACCESS_KEY_ID=a b$c" in ran.stdout.splitlines()) is bool(content)
+        assert "ASYNCEXPORT_API__API_KEY_FILE=/etc/asyncexport/api-key" in ran.stdout.splitlines()
+
+
 @pytest.mark.parametrize("name", ["123", "1e5", "null", "true", "no", "0x1", "on"])
 def test_a_name_is_text_for_kubernetes(name):
     """YAML reads some names as numbers or as true, unless they are quoted."""

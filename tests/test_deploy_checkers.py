@@ -69,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     found = tmp_path / "a b%c'd"
     found.mkdir()
     monkeypatch.chdir(found)
-    (found / "asyncexport.toml").write_text(EXAMPLE)
+    (found / "asyncexport.toml").write_text(EXAMPLE.replace('mirror = ""', 'mirror = "s3://bucket"'))
     return found
 
 

@@ -187,6 +187,7 @@ def _deployment(
     import math
 
     from asyncexport.config.layers import find_file
+    from asyncexport.config.needed_variables import needed_variables
     from asyncexport.core.warehouse.worker_count import WORKER_OVERHEAD
     from asyncexport.deploy import Deployment
 
@@ -213,6 +214,7 @@ def _deployment(
         minute=minute,
         user=_owner(directory),
         load_bytes=settings.load.memory + WORKER_OVERHEAD if load else None,
+        variables=needed_variables(settings, loads=load),
     )
 
 
@@ -286,19 +288,21 @@ def _write(path: Path, text: str) -> None:
 def _warn(session: Session, asked: "Asked", target: Target, *, load: bool) -> None:
     """Name what this shell and this machine have, and a scheduler does not."""
     from asyncexport.config.layers import FILE_VARIABLE, PREFIX
+    from asyncexport.config.needed_variables import needed_variables
+    from asyncexport.deploy import ENVIRONMENT_FILE
 
-    variables = sorted(name for name in os.environ if name.startswith(PREFIX) and name != FILE_VARIABLE)
+    settings = asked.settings
+    needed = needed_variables(settings, loads=load)
+    passed = (FILE_VARIABLE, *needed)
+    variables = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in passed)
     if variables:
         session.lines.hint(
             f"{', '.join(variables)}: set in this shell, but not in the printed files; put the values into the "
             "configuration file"
         )
-    settings = asked.settings
-    if settings.output.mirror:
-        session.lines.hint(
-            "[output] mirror: the runs need the key of the object store in their environment (AWS_ACCESS_KEY_ID and so "
-            "on), which the printed files do not have"
-        )
+    if needed:
+        place = "the environment of the workers" if target is Target.AIRFLOW else ENVIRONMENT_FILE
+        session.lines.hint(f"the runs need {', '.join(needed)} in their environment: put them into {place}")
     if target is Target.KUBERNETES:
         paths = {"[api] ca_file": settings.api.ca_file, "[metrics] textfile": settings.metrics.textfile}
         if load:

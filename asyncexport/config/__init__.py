@@ -14,6 +14,7 @@ Importing this package loads pydantic, which is slow: commands import it when th
     load            loads the settings and reports all faults together
     vary            settings with one key changed
     key             the API key
+    needed_variables  the variables that object stores and databases read
     dsn             the connection string of PostgreSQL
     snowflake       the login at Snowflake
     hauser          converts the configuration of hauser, Fullstory's earlier exporter

@@ -14,8 +14,16 @@ templates    fills in the templates
 
 from asyncexport.deploy.airflow import airflow_files
 from asyncexport.deploy.cron import cron_files
-from asyncexport.deploy.deployment import Deployment, PrintedFile
+from asyncexport.deploy.deployment import ENVIRONMENT_FILE, Deployment, PrintedFile
 from asyncexport.deploy.kubernetes import kubernetes_files
 from asyncexport.deploy.systemd import systemd_files
 
-__all__ = ["Deployment", "PrintedFile", "airflow_files", "cron_files", "kubernetes_files", "systemd_files"]
+__all__ = [
+    "ENVIRONMENT_FILE",
+    "Deployment",
+    "PrintedFile",
+    "airflow_files",
+    "cron_files",
+    "kubernetes_files",
+    "systemd_files",
+]

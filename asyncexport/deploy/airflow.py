@@ -14,6 +14,11 @@ from asyncexport.deploy.templates import filled
 LEAST_SHIFT_DAYS = 2
 DAY_SECONDS = 86_400
 
+ENVIRONMENT_STEP = """
+
+The process gets the environment of the Airflow worker. Set there what the object store and the databases need:
+{names}."""
+
 
 def airflow_files(deployment: Deployment, *, start: str = "") -> tuple[PrintedFile, ...]:
     """Return the DAG.
@@ -26,6 +31,7 @@ def airflow_files(deployment: Deployment, *, start: str = "") -> tuple[PrintedFi
     words = ("backfill",) if interval else ("nightly", "--success-exit", "9")
     text = filled(
         "dag_of_intervals.template" if interval else "dag.template",
+        environment_step=ENVIRONMENT_STEP.format(names=deployment.named_variables) if deployment.variables else "",
         command=_lines(deployment.command(*words)),
         key_file=_literal(str(deployment.key_file)),
         key_variable=KEY_VARIABLE,

@@ -9,6 +9,9 @@ KEY_VARIABLE = "ASYNCEXPORT_API__API_KEY_FILE"
 FINAL_CODES = (2, 3, 6, 7, 8)
 """Exit codes after which a second attempt does not help: a person has to act, or the next night retries what is due."""
 
+ENVIRONMENT_FILE = Path("/etc/asyncexport/environment")
+"""The file with the variables that a run needs besides the API key, such as the key of an object store."""
+
 MARGIN_SECONDS = 3600
 """How much longer than its maximum duration a run may take before a scheduler stops it. A run may end later than asked
 because of downloads (`[output] grace`) and the last ping."""
@@ -44,6 +47,7 @@ class Deployment:
         minute: The minute at which it starts.
         user: The user who runs it.
         load_bytes: The memory that loading days beside the run takes, in bytes. None if nothing is loaded.
+        variables: The names of the variables that the object store and the databases of the run usually need.
     """
 
     name: str
@@ -63,6 +67,12 @@ class Deployment:
     minute: int
     user: str
     load_bytes: int | None = None
+    variables: tuple[str, ...] = ()
+
+    @property
+    def named_variables(self) -> str:
+        """The names of the variables, for comments."""
+        return ", ".join(self.variables)
 
     def command(self, *words: str, config: Path | None = None, directory: Path | None = None) -> list[str]:
         """Return the words of a command line: the program, its configuration, `words`, and the common options.

@@ -1,7 +1,7 @@
 """A Kubernetes CronJob, and the volume for its archives.
 
-1. The key and the configuration file come from secrets that are made with kubectl: neither is printed, since the
-   configuration may hold a password of a proxy.
+1. The key, the configuration file and other variables come from secrets that are made with kubectl: none is printed,
+   since the configuration may hold a password of a proxy.
 2. Strings are written as JSON, which is valid YAML for any text. In arguments, Kubernetes replaces `$(NAME)`: a second
    dollar prevents that. Names are quoted as well: YAML would read some as a number or as true.
 3. kubectl takes `=`, `,` and `"` in `--from-file` for its own; a file with such a path is read from standard input.
@@ -12,7 +12,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from asyncexport.deploy.deployment import FINAL_CODES, MARGIN_SECONDS, Deployment, PrintedFile
+from asyncexport.deploy.deployment import ENVIRONMENT_FILE, FINAL_CODES, MARGIN_SECONDS, Deployment, PrintedFile
 from asyncexport.deploy.templates import filled
 
 CONFIG, DIRECTORY = Path("/etc/asyncexport/asyncexport.toml"), Path("/data/exports")
@@ -25,6 +25,15 @@ RUN_BYTES = 256 << 20
 """The memory of a run alone."""
 
 KUBECTLS_OWN = '=,"'
+
+ENVIRONMENT_STEP = """
+#    kubectl create secret generic {name}-environment --from-env-file={file}
+#    That file has lines NAME=value, without quotes: {names}.
+#    A file that one of them names needs a mount of its own."""
+
+ENVIRONMENT_SOURCE = """
+              envFrom:
+                - secretRef: {{ name: {name}-environment, optional: true }}"""
 
 CONFIG_MOUNT = '\n                - { name: config, mountPath: "/etc/asyncexport", readOnly: true }'
 CONFIG_VOLUME = "\n            - name: config\n              secret: {{ secretName: {name}-config }}"
@@ -39,6 +48,7 @@ def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile
         "nightly", "--success-exit", "9", config=CONFIG if has_config else None, directory=DIRECTORY
     )
     arguments = words[len(deployment.program) :]
+    facts = {"name": name, "names": deployment.named_variables, "file": ENVIRONMENT_FILE}
     config_secret = ""
     if deployment.config is not None:
         file = _from_file(CONFIG.name, deployment.config)
@@ -50,6 +60,8 @@ def kubernetes_files(deployment: Deployment, *, image: str) -> tuple[PrintedFile
         config_secret=config_secret,
         config_volume=CONFIG_VOLUME.format(name=name) if has_config else "",
         directory=DIRECTORY.parent,
+        environment_secret=ENVIRONMENT_STEP.format(**facts) if deployment.variables else "",
+        environment_source=ENVIRONMENT_SOURCE.format(**facts) if deployment.variables else "",
         final_codes=", ".join(map(str, FINAL_CODES)),
         hour=deployment.hour,
         image=json.dumps(image),

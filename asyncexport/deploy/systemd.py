@@ -10,7 +10,7 @@
 
 from pathlib import Path
 
-from asyncexport.deploy.deployment import MARGIN_SECONDS, Deployment, PrintedFile
+from asyncexport.deploy.deployment import ENVIRONMENT_FILE, MARGIN_SECONDS, Deployment, PrintedFile
 from asyncexport.deploy.templates import filled
 
 ODD_IN_PROGRAM = "$\"'\\"
@@ -21,6 +21,14 @@ BY_SHELL = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 CREDENTIAL = "fullstory-api-key"
 
+ENVIRONMENT = f"""
+# Variables of the object store and of databases. Without the file, the service starts as well.
+EnvironmentFile=-{ENVIRONMENT_FILE}"""
+
+ENVIRONMENT_STEP = f"""
+#    Write {{names}}
+#    into {ENVIRONMENT_FILE}, as lines NAME='value': owned by root, chmod 600."""
+
 
 def systemd_files(deployment: Deployment) -> tuple[PrintedFile, ...]:
     """Return the service and the timer."""
@@ -28,6 +36,8 @@ def systemd_files(deployment: Deployment) -> tuple[PrintedFile, ...]:
         "service.template",
         command=command_line(deployment.command("nightly")),
         credential=CREDENTIAL,
+        environment=ENVIRONMENT if deployment.variables else "",
+        environment_step=ENVIRONMENT_STEP.format(names=deployment.named_variables) if deployment.variables else "",
         key_file=escaped(str(deployment.key_file)),
         most_seconds=round(deployment.max_duration_seconds) + MARGIN_SECONDS,
         name=deployment.name,
