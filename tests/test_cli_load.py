@@ -221,6 +221,41 @@ def test_a_signal_stops_a_load_cleanly(tmp_path, number, code):
     assert place.in_parquet() == place.expected()
 
 
+EARLY = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            sys.argv[1] = ""
+            os.kill(os.getpid(), int(sys.argv[2]))
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+sys.meta_path.insert(0, Finder())
+from asyncexport.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+"""Runs the program, and sends it a signal when it begins to import a module."""
+
+
+@pytest.mark.parametrize(
+    ("module", "number", "code"),
+    [
+        ("asyncexport.cli.commands", signal.SIGTERM, Exit.TERMINATED),
+        ("asyncexport.config", signal.SIGHUP, Exit.TERMINATED),
+        ("asyncexport.run.load", signal.SIGINT, Exit.INTERRUPTED),
+        ("duckdb", signal.SIGTERM, Exit.TERMINATED),
+    ],
+)
+def test_a_signal_while_the_program_is_loaded_leads_to_a_summary(place, module, number, code):
+    """The last line of `--json` is the summary however early a signal comes, and the command is named in it."""
+    command = [sys.executable, "-c", EARLY, module, str(int(number)), *options(place, "--json")]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    summary = check(json.loads(ended.stdout.splitlines()[-1]))
+    assert (summary["type"], summary["command"], summary["exit_code"]) == ("summary", "load", code)
+    assert "Traceback" not in ended.stderr
+    assert place.leftovers() == []
+
+
 @pytest.mark.slow
 def test_the_demo_shows_a_query_and_its_answer(tmp_path, capsys):
     """Sandbox, export, tables and a query in one command; the events add up to the rows of the archives."""

@@ -14,6 +14,7 @@
     configuration  the settings and the API key
     options        options that several commands share
     signals        Ctrl-C, SIGTERM and SIGHUP
+    early_signals  the same while the program is being loaded
     run_command    carries out one run and prints its closing text
     finish         turns the outcome of a command into messages and an exit code
     runs           backfill, nightly, retry
@@ -33,6 +34,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from asyncexport.cli.early_signals import noted_signals
+
 NEW_OBJECTS = 10_000
 """Garbage collection starts after this many new objects instead of 700: importing the program creates a hundred
 thousand objects that stay alive, and a run creates few reference cycles."""
@@ -49,15 +52,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_standard_streams()
     gc.set_threshold(NEW_OBJECTS)
     try:
-        from asyncexport.cli.commands import call
-        from asyncexport.cli.finish import conclude
-        from asyncexport.cli.session import Session
+        with noted_signals() as signals:
+            from asyncexport.cli.commands import call
+            from asyncexport.cli.finish import conclude
+            from asyncexport.cli.session import Session
 
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        session = Session(as_json="--json" in given)
-        code = conclude(session, lambda: call(given, session))
+            given = list(sys.argv[1:] if arguments is None else arguments)
+            session = Session(as_json="--json" in given, signals=signals)
+            code = conclude(session, lambda: call(given, session))
     except KeyboardInterrupt:
-        # Ctrl-C while the program was being loaded, or after its last output.
+        # A second Ctrl-C while the program was being loaded, or one after its last output.
         code = 130
     if arguments is None and MIRROR_LIBRARY in sys.modules:
         _end_process(code)

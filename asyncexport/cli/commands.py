@@ -246,9 +246,12 @@ class Command(TyperCommand):
     """A command that starts the session when it is called, and shows its examples and exit codes in its help."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Start the session and run the command."""
+        """Start the session and run the command, which a signal ends unless the command handles it."""
+        from asyncexport.cli.signals import interruptible
+
         ctx.obj.begin()
-        return super().invoke(ctx)
+        with interruptible(ctx.obj.signals):
+            return super().invoke(ctx)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - its signature
         """Write examples and exit codes in place of an epilog."""

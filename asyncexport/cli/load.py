@@ -6,7 +6,7 @@ import typer
 
 from asyncexport.cli.options import DATES, Directory, Names, Sets, SuccessExits, read_asked
 from asyncexport.cli.session import Session
-from asyncexport.cli.signals import AGAIN, interruptible, run_gracefully
+from asyncexport.cli.signals import AGAIN, run_gracefully
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.summary import Summary
 from asyncexport.display import count_of, load_hints, load_lines, load_record, plain
@@ -151,11 +151,10 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
 
     failures: list[SinkError] = []
     found: list[Difference] = []
-    with interruptible():
-        for one in check_load(asked.settings, spec, now=now, on_failure=failures.append):
-            found.append(one)
-            session.record("differs", sink=one.sink, table=one.table, date=one.date, reason=one.reason)
-            session.say(f"differs  {one.sink} {one.table} {one.date}: {plain(one.reason)}")
+    for one in check_load(asked.settings, spec, now=now, on_failure=failures.append):
+        found.append(one)
+        session.record("differs", sink=one.sink, table=one.table, date=one.date, reason=one.reason)
+        session.say(f"differs  {one.sink} {one.table} {one.date}: {plain(one.reason)}")
     if found:
         session.say(f"{count_of(len(found), 'day of a table differs', 'days of tables differ')} from the archives")
     elif not session.quiet and not failures:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from asyncexport.display.live_view import LiveView
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the user asked for it
-    """A signal ended a command that has no state to save."""
+class Stopped(BaseException):
+    """A signal ended a command that has no state to save. Not an error, so nothing that handles errors handles it."""
 
     def __init__(self, reason: "Exit") -> None:
         super().__init__(reason)
@@ -38,26 +38,27 @@ class Session:
 
     Args:
         as_json: Whether results are JSON, as far as that is known before the arguments are parsed.
+        signals: The list to which each signal is added.
 
     Attributes:
         command: The command's name; "" until it is known.
         directory: The output directory; "" until it is known.
         began: When the program started, on the monotonic clock.
         invocation: How the program was called.
-        signals: The signals received during a run.
+        signals: The signals received so far.
         requests: Requests sent by a command that is not a run, by kind.
         has_begun: Whether a command was started, as opposed to help or the version.
         stopped_at_once: The exit code if a signal ended the command immediately, else None.
         success_exits: The exit codes of `--success-exit`.
     """
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, signals: "list[Signals] | None" = None) -> None:
         self.as_json = as_json
         self.command = ""
         self.directory = ""
         self.began = time.monotonic()
         self.invocation = Invocation()
-        self.signals: list[Signals] = []
+        self.signals: list[Signals] = [] if signals is None else signals
         self.requests: Counter[str] = Counter()
         self.stopped_at_once: Exit | None = None
         self.success_exits: frozenset[int] = frozenset()

@@ -5,16 +5,17 @@
 2. Any other command has no state to save: the first signal ends it.
 3. In both cases the event loop cleans up: a signal never ends the process from outside the loop.
 4. When a command is done and only waits for readers of its output, the first signal ends the wait.
+5. A signal that comes before one of these handlers is there was noted (`early_signals`) and has the same effect.
 """
 
 import asyncio
 import signal
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncexport.cli.early_signals import handled, kept_handlers, restore_defaults
 from asyncexport.cli.session import Stopped
 from asyncexport.core.exits import Exit
 
@@ -56,14 +57,16 @@ def run_gracefully(
         def on_signal(number: int, _frame: FrameType | None) -> None:
             received.append(signal.Signals(number))
             if done or len(received) > 1:
-                _restore_defaults(numbers)
+                restore_defaults(numbers)
             if not done:
                 loop.call_soon_threadsafe(stop.ask, REASONS[received[-1]])
 
-        numbers = _handled()
+        numbers = handled()
         for number in numbers:
             # Not with `loop.add_signal_handler`, which loses a signal that comes while the handler is being removed.
             signal.signal(number, on_signal)
+        if received:
+            stop.ask(REASONS[received[0]])
         waiting = asyncio.create_task(_call_when_asked(stop, on_stop))
         try:
             return await work(stop)
@@ -92,13 +95,15 @@ def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
                 loop.remove_signal_handler(one)
             working.cancel()
 
-        numbers = _handled()
+        numbers = handled()
         for number in numbers:
             loop.add_signal_handler(number, on_signal, number)
         return await working
 
     try:
-        return asyncio.run(carried_out())
+        # The event loop leaves the default handlers behind.
+        with kept_handlers():
+            return asyncio.run(carried_out())
     except asyncio.CancelledError:
         if reasons:
             raise Stopped(reasons[0]) from None
@@ -106,42 +111,30 @@ def run_interruptibly(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(received: list[signal.Signals] | None = None) -> Iterator[None]:
     """Let a signal interrupt the body of the `with` statement; for code without an event loop.
+
+    Args:
+        received: Signals that came before, each of which counts as if it came now; others are added to it.
 
     Raises:
         Stopped: a signal ended it.
     """
+    noted = [] if received is None else received
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        raise Stopped(REASONS[signal.Signals(number)])
+        noted.append(signal.Signals(number))
+        raise Stopped(REASONS[noted[-1]])
 
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread receives signals.
+    with kept_handlers() as numbers:
+        for number in numbers:
+            signal.signal(number, on_signal)
+        if noted:
+            raise Stopped(REASONS[noted[0]])
         yield
-        return
-    numbers = _handled()
-    for number in numbers:
-        signal.signal(number, on_signal)
-    try:
-        yield
-    finally:
-        _restore_defaults(numbers)
 
 
 async def _call_when_asked(stop: "Stop", on_stop: Callable[[Exit], None]) -> None:
     await stop.asked.wait()
     if stop.reason is not None:
         on_stop(stop.reason)
-
-
-def _handled() -> list[signal.Signals]:
-    """Return the signals to handle: not SIGHUP if it is ignored already, as under nohup."""
-    return [
-        number for number in REASONS if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
-    ]
-
-
-def _restore_defaults(numbers: list[signal.Signals]) -> None:
-    for number in numbers:
-        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
