@@ -16,12 +16,13 @@ import duckdb
 from asyncexport.config import Settings
 from asyncexport.core.bundles import DAY, Bundle, Range
 from asyncexport.core.exports import Export, Format
+from asyncexport.core.health.beside import Beside, BesideKind
 from asyncexport.core.states import Archive, BundleRecord, Ready, Stored
 from asyncexport.core.summary import Summary
 from asyncexport.core.warehouse.columns import STANDARD, ColumnKind
 from asyncexport.core.warehouse.load_events import LoadEvent
 from asyncexport.engine.scheduler import Stop
-from asyncexport.ledger import Ledger
+from asyncexport.ledger import Ledger, beside_path, own_load_path, read_beside
 from asyncexport.run.load import LoadSpec, load
 from asyncexport.storage import archive_path
 from asyncexport.warehouse.failpoints import LOAD_FAILPOINT
@@ -199,9 +200,14 @@ class Place:
         return Counter(canonical(row) for bundle, rows in self.truth.items() if bundle.export == export for row in rows)
 
     def states(self) -> dict[str, tuple[int, int]]:
-        """Return inode and time of change of each file in the load directory, but for the lock."""
-        files = (one for one in self.warehouse.rglob("*") if one.is_file() and one.name != ".lock")
+        """Return inode and time of change of each file in the load directory, but for those of the load itself."""
+        own = (".lock", ".last-load.json")
+        files = (one for one in self.warehouse.rglob("*") if one.is_file() and one.name not in own)
         return {str(one.relative_to(self.warehouse)): (one.stat().st_ino, one.stat().st_mtime_ns) for one in files}
+
+    def last(self, kind: BesideKind = BesideKind.LOAD) -> Beside | None:
+        """Return the record of the last load or mirror, wherever it is."""
+        return read_beside(kind, beside_path(self.output, kind), own_load_path(self.warehouse))
 
     def leftovers(self) -> list[Path]:
         """Return what an unfinished load may leave: part files, and files for temporary data."""

@@ -46,9 +46,15 @@ def check(place: Place) -> None:
 
 def test_a_load_puts_every_row_into_every_table(place):
     """The multiset of rows is that of the archives, and the summary counts days, rows and bytes."""
+    assert place.count("loaded", to=("parquet",), end=MIDNIGHT) == 0
+    assert place.last() is None, "a load of a part says nothing about the rest"
     summary = place.load()
     check(place)
     assert summary.exit_code is Exit.DONE
+    record = place.last()
+    assert record
+    assert record.last
+    assert (record.last.command, record.complete_at) == ("load", record.last.ended)
     assert summary.load is not None
     assert summary.to_dict()["load"] == {
         "days": 2,
@@ -366,7 +372,7 @@ def test_files_get_the_access_of_the_archives(tmp_path):
         place.store(Arrival((0, 1), events(0, 1), content=ndjson(event(0)) + BROKEN), Arrival((24, 25), []))
         assert place.count("quarantined") == 1
         modes = {one.name: one.stat().st_mode & 0o777 for one in [place.warehouse, *place.warehouse.rglob("*")]}
-        assert modes.pop(".lock") == 0o600
+        assert (modes.pop(".lock"), modes.pop(".last-load.json")) == (0o600, 0o600)
         expected = {name: files if name.count(".") and "quarantine" not in name else folders for name in modes}
         assert modes == expected
 

@@ -14,7 +14,7 @@ from asyncexport.core.warehouse.load_events import DayCounts, DayFailed, LoadEve
 from asyncexport.core.warehouse.load_tally import LoadTally, exit_with_load
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import DayError, LedgerLockedError
-from asyncexport.ledger import hold_load
+from asyncexport.ledger import hold_load, own_load_path
 from asyncexport.run.load_lane import LoadLane
 from asyncexport.sandbox import serving
 from tests.exporting import QUICK, rows_in
@@ -69,6 +69,11 @@ async def test_a_day_is_loaded_as_soon_as_all_of_it_is_stored(run: Run):
     assert (counts["days"], counts["loaded"], counts["already"], counts["rows"]) == (2, 2, 0, 9)
     assert run.totals == [1]
     assert summary.exit_code is Exit.DONE
+    record = run.place.last()
+    assert record
+    assert record.last
+    assert (record.last.command, record.last.is_complete, record.last.count("loaded")) == ("backfill", True, 2)
+    assert not own_load_path(run.place.warehouse).exists()
 
 
 async def test_a_refreshed_day_is_loaded_once_at_the_end(run: Run):
@@ -102,6 +107,23 @@ async def test_a_load_that_cannot_begin_does_not_harm_the_run(run: Run):
     assert isinstance(summary.load.error, LedgerLockedError)
     again = await run.lane.beside(work(), run.stop)
     assert again.load is summary.load, "a load that has failed is not tried again"
+    assert run.place.last() is None, "the load that holds the directory has a record of its own"
+
+
+async def test_a_load_directory_that_cannot_be_used_is_recorded_beside_the_ledger(run: Run):
+    """The record of a run's load does not depend on the directory that fails; a run that is stopped loads nothing."""
+
+    async def work() -> Summary:
+        await run.store(Arrival((0, 24), events(0, 3)))
+        return run.ended()
+
+    run.place.warehouse.write_text("in the place of the directory")
+    assert (await run.lane.beside(work(), run.stop)).exit_code is Exit.DISK
+    record = run.place.last()
+    assert record
+    assert record.last
+    assert (record.last.exit_code, record.last.is_complete, record.begun) == (Exit.DISK, False, None)
+    assert str(run.place.warehouse) in record.last.error
 
 
 async def test_a_bug_in_a_load_does_not_harm_the_run(run: Run):
@@ -136,6 +158,7 @@ async def test_a_run_that_is_stopped_stops_its_load(run: Run):
     assert summary.exit_code is Exit.INTERRUPTED
     assert summary.to_dict()["load"]["loaded"] == 1
     assert not run.place.file(1).exists()
+    assert run.place.last() is None, "the load of what was left has not begun"
 
 
 async def test_a_cancelled_run_leaves_no_unfinished_file(run: Run):

@@ -31,10 +31,24 @@ def test_a_mirror_uploads_what_was_stored_before_it_was_set(rig):
     summary = rig.mirror()
     rig.check_complete()
     size = sum(map(len, rig.files().values()))
-    assert summary.to_dict()["mirror"] == {"uploaded": 4, "already": 0, "failed": 0, "bytes": size, "foreign": 0}
+    assert summary.to_dict()["mirror"] == {
+        "uploaded": 4,
+        "already": 0,
+        "failed": 0,
+        "bytes": size,
+        "foreign": 0,
+        "missing": 0,
+    }
     assert summary.exit_code is Exit.DONE
     summary = rig.mirror()
-    assert summary.to_dict()["mirror"] == {"uploaded": 0, "already": 4, "failed": 0, "bytes": 0, "foreign": 0}
+    assert summary.to_dict()["mirror"] == {
+        "uploaded": 0,
+        "already": 4,
+        "failed": 0,
+        "bytes": 0,
+        "foreign": 0,
+        "missing": 0,
+    }
     assert rig.events == []
 
 

@@ -106,10 +106,11 @@ async def test_a_store_that_fails_altogether_ends_the_mirror(rig, fault):
         assert summary.exit_code is Exit.PARTIAL
         assert isinstance(summary.error, MirrorError)
         assert summary.to_dict()["mirror"]["failed"] == GIVES_UP_AFTER
+        assert summary.to_dict()["mirror"]["missing"] == 21
         proxy.fault = lambda _call: fault
         summary = await rig.mirrored()
         assert str(summary.error).startswith(f"cannot list {rig.url}: ")
-        assert summary.to_dict()["mirror"]["failed"] == 0
+        assert (summary.to_dict()["mirror"]["failed"], summary.to_dict()["mirror"]["missing"]) == (0, 21)
     assert await rig.counts() == (21, 0, 0, 0)
 
 

@@ -14,6 +14,7 @@ from asyncexport.core.bundles import Bundle
 from asyncexport.core.diagnosis import Level
 from asyncexport.core.events import BundleStored
 from asyncexport.core.exits import Exit
+from asyncexport.core.health.beside import BesideKind
 from asyncexport.core.mirror.tally import MirrorEvent, MirrorTally, Outcome, exit_with_mirror
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.engine.scheduler import Stop
@@ -143,8 +144,23 @@ async def test_a_failing_mirror_does_not_harm_the_run(rig):
     assert summary.error is None
     assert summary.mirror
     assert isinstance(summary.mirror.error, MirrorError)
-    assert summary.to_dict()["mirror"] == {"uploaded": 0, "already": 0, "failed": 0, "bytes": 0, "foreign": 0}
+    assert summary.to_dict()["mirror"] == {
+        "uploaded": 0,
+        "already": 0,
+        "failed": 0,
+        "bytes": 0,
+        "foreign": 0,
+        "missing": 8,
+    }
+    record = rig.place.last(BesideKind.MIRROR)
+    assert record
+    assert record.last
+    assert (record.last.exit_code, record.last.is_complete, record.complete_at) == (Exit.PARTIAL, False, 0)
     assert await rig.counts() == (8, 0, 0, 0)
+    record = rig.place.last(BesideKind.MIRROR)
+    assert record
+    assert record.last
+    assert (record.last.command, record.complete_at) == ("mirror", record.last.ended)
 
 
 @needs_server

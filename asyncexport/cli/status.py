@@ -9,10 +9,11 @@ from asyncexport.cli.options import Directory, Names, Sets, check_names, read_as
 from asyncexport.cli.run_command import accepting, marking_as_known
 from asyncexport.cli.session import Session
 from asyncexport.cli.status_page import Html, PageWriter, page_problems
-from asyncexport.cli.status_records import export_record, run_record
+from asyncexport.cli.status_records import LAST_BESIDE, beside_record, export_record, run_record
 from asyncexport.cli.status_text import export_lines, fitted, last_run_line, run_lines, verdict_line
 from asyncexport.core.bundles import show
 from asyncexport.core.exits import Exit, exit_of
+from asyncexport.core.health.beside import beside_line
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.report import StatusReport, Verdict
@@ -59,9 +60,9 @@ def status(
     fills it. kept: bundles whose archive was kept because a new export was empty or had far fewer rows, with both
     counts. unsettled: bundles exported before their data was settled; they are exported once more when it has settled.
 
-    With --check, the exit code is 0 only if the last run ended well (0, or 9: work is left, nothing failed) and
-    everything that settled more than --max-behind ago is stored. Otherwise it is 3, or 7 if there is no ledger or it is
-    damaged.
+    With --check, the exit code is 0 only if the last run, load and mirror ended well (0, or 9: work is left, nothing
+    failed) and everything that settled more than --max-behind ago is stored. Otherwise it is 3, or 7 if there is no
+    ledger or it is damaged.
 
     With --html, the report is also written as a page that needs nothing but a browser. It is written even if the ledger
     cannot be read, and then says so. An existing page is replaced; any other existing file is left alone.
@@ -183,6 +184,9 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, 
     _say(session, f"a run is in progress: {plain(str(running))}" if running else "no run is in progress")
     if last_run and not running:
         _say(session, last_run_line(last_run))
+    for beside in report.beside:
+        session.record(LAST_BESIDE[beside.kind], **beside_record(beside))
+        _say(session, plain(beside_line(beside)))
     _say(session, verdict_line(report.verdict))
     for line in run_lines(report, most=runs):
         _say(session, line)

@@ -3,13 +3,18 @@
 from typing import TYPE_CHECKING, Any
 
 from asyncexport.core.bundles import Range, show
+from asyncexport.core.health.beside import BesideKind
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.summary import counts_of
 
 if TYPE_CHECKING:
+    from asyncexport.core.health.beside import Beside
     from asyncexport.core.health.export_report import ExportReport
     from asyncexport.core.health.records import RunRecord
     from asyncexport.core.states import BundleRecord
+
+LAST_BESIDE = {BesideKind.LOAD: "last_load", BesideKind.MIRROR: "last_mirror"}
+"""The types of the records of what works beside runs."""
 
 
 def export_record(report: "ExportReport") -> dict[str, Any]:
@@ -68,6 +73,21 @@ def run_record(run: "RunRecord") -> dict[str, Any]:
         "exit_code": run.exit_code,
         "error": run.error,
         "joined": None if run.joined is None else run.joined.to_dict(),
+    }
+
+
+def beside_record(record: "Beside") -> dict[str, Any]:
+    """Describe the last load or mirror."""
+    last, begun = record.last, record.begun
+    return {
+        "command": None if last is None else last.command,
+        "began": None if last is None else show(last.began),
+        "ended": None if last is None else show(last.ended),
+        "exit_code": None if last is None else last.exit_code,
+        "error": "" if last is None else last.error,
+        "counts": {} if last is None else dict(last.counts),
+        "complete_at": show(record.complete_at) if record.complete_at else None,
+        "begun": None if begun is None else {"command": begun.command, "at": show(begun.at), "running": begun.running},
     }
 
 

@@ -25,6 +25,8 @@ park_history                  how often bundles were parked, and which revisions
 transaction                   what can be written
 journal, hours, run_log       the requests sent, the requests per hour, the runs
 joined_log                    the runs that only joined another run, in a file of their own
+beside_files                  how the last load and the last mirror went, in files of their own
+small_files                   reads and replaces these files
 accepted                      gaps that the user has accepted
 definitions                   whether an export's definition may change
 service_ids                   the bundles that an operation or an export of the service was recorded for
@@ -41,6 +43,14 @@ failpoints                    points where a test can watch a change, make it fa
 
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
+from asyncexport.ledger.beside_files import (
+    begun_here,
+    beside_path,
+    own_load_path,
+    read_beside,
+    record_begun,
+    record_ended,
+)
 from asyncexport.ledger.files import has_remains, present, set_aside
 from asyncexport.ledger.joined_log import begun_joined, forget_joined, joined_runs, record_joined
 from asyncexport.ledger.ledger import Ledger
@@ -59,8 +69,10 @@ __all__ = [
     "LedgerReader",
     "Overview",
     "RunRecord",
+    "begun_here",
     "begun_joined",
     "begun_run",
+    "beside_path",
     "discard_copy",
     "forget_joined",
     "has_remains",
@@ -72,7 +84,11 @@ __all__ = [
     "load_holder",
     "lock_holder",
     "no_ledger",
+    "own_load_path",
     "present",
+    "read_beside",
+    "record_begun",
+    "record_ended",
     "record_joined",
     "set_aside",
     "waiting_run",

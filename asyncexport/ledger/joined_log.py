@@ -8,11 +8,8 @@
 4. Nothing else depends on these records. A line that cannot be read is left out, and the next record replaces the file.
 """
 
-import errno
-import os
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +18,9 @@ import orjson
 from asyncexport.core.bundles import FIRST_WRITTEN, LAST_WRITTEN
 from asyncexport.core.health.records import RunRecord
 from asyncexport.core.join_progress import JoinedRun
-from asyncexport.ledger.faults import translated
-from asyncexport.ledger.folder import LEDGER_FOLDER, sync_folder
+from asyncexport.ledger.folder import LEDGER_FOLDER
 from asyncexport.ledger.run_log import KEPT_SECONDS
+from asyncexport.ledger.small_files import read_small, replace_small
 
 JOINED_NAME = "joined.jsonl"
 
@@ -33,13 +30,7 @@ LONGEST_FILE = 16 << 20
 
 def joined_runs(directory: Path) -> list[RunRecord]:
     """Return the recorded joined runs, in the order they began; none if the file is missing or cannot be read."""
-    try:
-        # O_NONBLOCK: if the path is a pipe, do not wait for it.
-        descriptor = os.open(_path(directory), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            lines = file.read(LONGEST_FILE).splitlines()
-    except OSError:
-        return []
+    lines = (read_small(_path(directory), longest=LONGEST_FILE) or b"").splitlines()
     return sorted((run for line in lines if (run := _read(line))), key=lambda run: run.began)
 
 
@@ -80,19 +71,7 @@ def _is_same(one: RunRecord, other: RunRecord) -> bool:
 
 
 def _write(directory: Path, runs: Sequence[RunRecord]) -> None:
-    path = _path(directory)
-    aside = path.with_name(f"{JOINED_NAME}.new")
-    with translated(path):
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        with suppress(FileNotFoundError):
-            aside.unlink()
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(b"".join(orjson.dumps(_line(run)) + b"\n" for run in runs))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
+    replace_small(_path(directory), b"".join(orjson.dumps(_line(run)) + b"\n" for run in runs))
 
 
 def _line(run: RunRecord) -> dict[str, Any]:

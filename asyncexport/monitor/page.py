@@ -67,6 +67,7 @@ def page_html(page: Page, *, again: Again, clean: Callable[[str], str]) -> str:
         state=text.state(),
         reason=text.reason(),
         link=text.link(),
+        beside=text.beside(),
         as_of=text.as_of(page.version, page.directory),
         live='<p id="live" class="quiet">Live.</p>' if page.live else "",
         exports="".join(text.export(number) for number in range(len(report.exports))),

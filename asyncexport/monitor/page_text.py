@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 
 from asyncexport.core.bundles import show
+from asyncexport.core.health.beside import beside_line
 from asyncexport.core.health.export_report import ExportReport
 from asyncexport.core.health.gap_list import STARTED, reason_words
 from asyncexport.core.health.missing import Again, Gap
@@ -41,6 +42,11 @@ class PageText:
     def reason(self) -> str:
         """Return the reason of the verdict, in the words of `status`."""
         return self._text(self._report.verdict.reason)
+
+    def beside(self) -> str:
+        """Return how the last load and the last mirror went, in the words of `status`."""
+        lines = [beside_line(one) for one in self._report.beside]
+        return self._text(" ".join(f"{line[:1].upper()}{line[1:]}." for line in lines))
 
     def link(self) -> str:
         """Return a link to what is missing, if anything is."""

@@ -53,6 +53,7 @@ load_lane            loads days during a run that exports them
 stopping             does work until the run is asked to stop
 load_check           compares what the destinations have with what the archives lead to
 beside               what works beside a run
+beside_log           records how the last load and the last mirror went
 mirror               uploads to the mirror what it lacks
 mirror_pairs         pairs what the ledger lists with what the mirror holds
 mirror_place         opens the mirror of the settings

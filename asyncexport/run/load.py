@@ -7,6 +7,7 @@
 4. How a load ended is in its summary. A load raises only bugs, and what is wrong with the settings.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME, Range, When, moment_of
 from asyncexport.core.exits import exit_of
 from asyncexport.core.summary import Summary, Tally
+from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.load_events import LoadEvent, LoadListener
 from asyncexport.core.warehouse.load_tally import LoadTally
 from asyncexport.core.warehouse.to_load import whole_days
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, ExportError
+from asyncexport.run.beside_log import BesideLog
 from asyncexport.run.load_exports import check_load_settings
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.load_workers import check_scheduler
@@ -90,7 +93,7 @@ async def load(
     check_load_settings(settings)
     sinks = chosen_sinks(settings, spec.to)
     check_scheduler(spec.scheduler)
-    tally = LoadTally.of([one.value for one in sinks])
+    tally, record = LoadTally.of([one.value for one in sinks]), _record(settings, spec)
     error: ExportError | None = None
 
     def on_day(event: LoadEvent) -> None:
@@ -100,6 +103,7 @@ async def load(
     try:
         opening = open_load(settings, spec.exports, sinks, report=tally.notes.append, scheduler=spec.scheduler)
         async with opening as one:
+            await asyncio.to_thread(record.begin)
             tally.notes += one.notes
             tasks = await one.tasks(spec.span(now), tally, again=spec.again)
             on_total(len(tasks))
@@ -111,7 +115,23 @@ async def load(
     except ExportError as failure:
         error = failure
     tally.seconds = time.monotonic() - began
-    return _summary(settings, spec, tally, error, stop)
+    return await asyncio.to_thread(_recorded, record, _summary(settings, spec, tally, error, stop), tally, stop)
+
+
+def _record(settings: Settings, spec: LoadSpec) -> BesideLog:
+    """Return the record of a load, which writes nothing for a load of a part."""
+    leaves_out = set(settings.load.to).difference(map(SinkName, spec.to)) if spec.to else ()
+    is_part = spec.start or spec.end is not None or leaves_out
+    names = () if is_part else spec.exports or [one.name for one in settings.exports]
+    return BesideLog.of_load(settings, names, command=spec.command, is_run=False)
+
+
+def _recorded(record: BesideLog, summary: Summary, tally: LoadTally, stop: Stop) -> Summary:
+    """Record how a load ended, if it got as far as to hold the load directory; return its summary."""
+    if record.has_begun:
+        is_stopped = summary.error is not None or stop.asked.is_set()
+        record.end_load(tally, summary.exit_code, is_stopped=is_stopped, error=summary.error)
+    return summary
 
 
 def _summary(settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stop: Stop) -> Summary:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME, DAY
@@ -21,7 +22,8 @@ from asyncexport.core.summary import Summary
 from asyncexport.core.warehouse.load_events import DayFailed, LoadEvent, LoadListener
 from asyncexport.core.warehouse.load_tally import LoadTally, exit_with_load
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import ExportError
+from asyncexport.errors import ExportError, LedgerLockedError
+from asyncexport.run.beside_log import BesideLog
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.open_load import OpenLoad, open_load
 from asyncexport.run.stopping import unless_stopped
@@ -84,7 +86,7 @@ class LoadLane:
                 await asyncio.wait([loading])
             began = time.monotonic()
             if not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD:
-                await unless_stopped(self._guarded(self._after, stack), stop)
+                await self._recorded(stack, stop, command=summary.command)
             else:
                 self._count_seen()
             self._tally.seconds = time.monotonic() - began
@@ -99,9 +101,18 @@ class LoadLane:
             if task is not None:
                 await one.run([task], self._note)
 
-    async def _after(self, stack: AsyncExitStack) -> None:
+    async def _recorded(self, stack: AsyncExitStack, stop: Stop, *, command: str) -> None:
+        """Load what is left, and record how that went, unless another load has the directory: it has a record too."""
+        record = BesideLog.of_load(self._settings, self._names, command=command, is_run=True)
+        is_done = await unless_stopped(self._guarded(partial(self._after, record), stack), stop)
+        if not isinstance(self._tally.error, LedgerLockedError):
+            code = self._tally.exit_code() if is_done or stop.reason is None else stop.reason
+            await asyncio.to_thread(record.end_load, self._tally, code, is_stopped=not is_done)
+
+    async def _after(self, record: BesideLog, stack: AsyncExitStack) -> None:
         """Load what is left."""
         one = await self._opened(stack)
+        await asyncio.to_thread(record.begin)
         tasks = await one.tasks(ALL_TIME, self._tally, again=False)
         for tables, task in tasks:
             # It is loaded again; what an earlier try did does not count.

@@ -23,6 +23,7 @@ from asyncexport.core.states import Ready
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ChangedArchiveError, ExportError
+from asyncexport.run.beside_log import BesideLog
 from asyncexport.run.mirror_pairs import Pair, wanted_of
 from asyncexport.run.mirror_place import OpenMirror, open_mirror, open_store
 from asyncexport.run.mirror_uploads import MirrorUploads
@@ -56,7 +57,9 @@ async def mirror(
     """
     began, stop, limits = time.monotonic(), stop or Stop(), limits or MirrorLimits()
     store, tally = await asyncio.to_thread(open_store, settings, limits), MirrorTally(settings.output.mirror)
+    record = BesideLog.of_mirror(settings.output.directory, command="mirror")
     error: ExportError | None = None
+    await asyncio.to_thread(record.begin)
     try:
         work = MirrorPass(settings.output.directory, store, limits, tally, on_event).carried_out()
         tally.is_stopped = not await unless_stopped(work, stop)
@@ -64,9 +67,11 @@ async def mirror(
         tally.error = error = failure
     tally.seconds = time.monotonic() - began
     code = stop.reason if tally.is_stopped and stop.reason is not None else tally.exit_code()
+    code = code if error is None else exit_of(error)
+    await asyncio.to_thread(record.end_mirror, tally, code)
     return Summary(
         command="mirror",
-        exit_code=code if error is None else exit_of(error),
+        exit_code=code,
         seconds=tally.seconds,
         tally=Tally(),
         requests=dict.fromkeys(("create", "poll", "list", "results", "other"), 0),
@@ -115,8 +120,9 @@ class MirrorPass:
             MirrorError: the store as a whole failed.
             StorageError: the disk cannot be read or written.
         """
-        await self._store.check_key()
         async with open_mirror(self._directory, self._store) as one:
+            self._tally.left = await one.pairs.count()
+            await self._store.check_key()
             uploads = MirrorUploads(
                 self._directory,
                 self._store,
@@ -131,6 +137,7 @@ class MirrorPass:
                         await self._page(one, uploads, page)
                     finally:
                         await self._remember(one)
+            self._tally.left = 0
             await asyncio.to_thread(one.seen.tidy)
 
     async def _page(self, one: OpenMirror, uploads: MirrorUploads, page: list[Pair]) -> None:
@@ -162,6 +169,8 @@ class MirrorPass:
         self._record(MirrorEvent(error.path, Outcome.FAILED, error=error))
 
     def _record(self, event: MirrorEvent) -> None:
+        # A run may store archives meanwhile.
+        self._tally.left = max(0, (self._tally.left or 0) - 1)
         if event.outcome is Outcome.ALREADY and event.path in self._counted:
             return
         self._tally.record(event)

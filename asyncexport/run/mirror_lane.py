@@ -22,6 +22,7 @@ from asyncexport.core.mirror.tally import MirrorEvent, MirrorListener, MirrorTal
 from asyncexport.core.summary import Summary
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ExportError, MirrorError
+from asyncexport.run.beside_log import BesideLog
 from asyncexport.run.mirror import MirrorPass, ignore
 from asyncexport.run.mirror_pairs import Pair, wanted_of
 from asyncexport.run.mirror_place import open_store
@@ -82,7 +83,7 @@ class MirrorLane:
             uploading.cancel()
             await asyncio.wait([uploading])
         if summary.exit_code not in ENDS_A_MIRROR:
-            await self._after(stop)
+            await self._after(stop, BesideLog.of_mirror(self._directory, command=summary.command))
         self._tally.seconds = time.monotonic() - began
         return replace(summary, mirror=self._tally, exit_code=exit_with_mirror(summary.exit_code, self._tally))
 
@@ -126,7 +127,9 @@ class MirrorLane:
             self._tally.record(event)
             self._on_event(event)
 
-    async def _after(self, stop: Stop) -> None:
+    async def _after(self, stop: Stop, record: BesideLog) -> None:
+        """Compare everything, and record how that went."""
+        await asyncio.to_thread(record.begin)
         one = MirrorPass(
             self._directory, self._store, self._limits, self._tally, self._on_event, counted=self._uploaded
         )
@@ -137,6 +140,8 @@ class MirrorLane:
         except Exception as error:
             log.debug("traceback of the bug", exc_info=error)
             self._tally.error = ExportError(f"unexpected {type(error).__name__} in the mirror")
+        code = stop.reason if self._tally.is_stopped and stop.reason is not None else self._tally.exit_code()
+        await asyncio.to_thread(record.end_mirror, self._tally, code)
 
 
 async def _until_done(uploading: "asyncio.Task[None]") -> None:

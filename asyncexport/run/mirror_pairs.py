@@ -88,6 +88,10 @@ class MirrorPairs:
         """Return the names of the exports that the ledger knows."""
         return await self._read(lambda ledger: list(ledger.exports()))
 
+    async def count(self) -> int:
+        """Return the number of files that the bucket should have, the definitions included."""
+        return await self._read(_count)
+
     async def pages(self, export: str, *, orphans: Orphans, failed: Failed) -> AsyncIterator[list[Pair]]:
         """Yield the pairs of an export, some at a time.
 
@@ -205,6 +209,11 @@ class MirrorPairs:
                 # The ledger must not be closed while a thread reads it.
                 await asyncio.wait([reading])
                 raise
+
+
+def _count(ledger: LedgerReader) -> int:
+    archives = [ledger.count_stored(name, ALL_TIME) for name in ledger.exports()]
+    return sum(archives) + sum(map(bool, archives))
 
 
 def wanted_of(stored: Stored) -> Wanted:

@@ -13,6 +13,7 @@ from pathlib import Path
 from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME
 from asyncexport.core.exports import Export
+from asyncexport.core.health.beside import Beside, BesideKind
 from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS, Again
 from asyncexport.core.health.overview import Overview
@@ -20,7 +21,16 @@ from asyncexport.core.health.records import AlteredArchive, RunRecord
 from asyncexport.core.health.report import DirectoryFacts, StatusReport, status_report
 from asyncexport.core.health.run_order import in_order
 from asyncexport.core.states import Stored
-from asyncexport.ledger import Holder, LedgerReader, holder, joined_runs, waiting_run
+from asyncexport.ledger import (
+    Holder,
+    LedgerReader,
+    beside_path,
+    holder,
+    joined_runs,
+    own_load_path,
+    read_beside,
+    waiting_run,
+)
 from asyncexport.run.ranges import NIGHTLY_SINCE, is_past
 from asyncexport.run.sentinel import open_shortfalls, read_memory
 
@@ -69,8 +79,17 @@ def read_status(
         runs=in_order(recorded, joined),
         hours=tuple(ledger.hours()),
         in_progress=bool(recorded) and recorded[-1].running,
+        beside=tuple(_beside(settings)),
     )
     return status_report(facts, now=now, again=again, max_behind=max_behind)
+
+
+def _beside(settings: Settings) -> Iterator[Beside]:
+    """Yield the records of the last load and the last mirror; none of a mirror that is no longer set."""
+    where = settings.output.directory
+    load = read_beside(BesideKind.LOAD, beside_path(where, BesideKind.LOAD), own_load_path(settings.load.directory))
+    mirror = read_beside(BesideKind.MIRROR, beside_path(where, BesideKind.MIRROR)) if settings.output.mirror else None
+    yield from (one for one in (load, mirror) if one is not None)
 
 
 def _marked(runs: Sequence[RunRecord], running: Holder | None) -> list[RunRecord]:

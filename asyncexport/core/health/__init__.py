@@ -4,6 +4,7 @@ Everything here is a function of what the ledger and the disk say, the settings,
 
 report         the report: each export, the last runs, requests per hour, and the verdict on all of it
 last_run       whether the last run ended well
+beside         whether the last load and the last mirror went well
 run_order      the runs of the ledger and the joined runs in one order
 export_report  what is known of one export: its gaps, its weeks, and what is wrong with it
 problems       what is wrong with an export

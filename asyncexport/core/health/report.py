@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.bundles import show, show_day_or_time
 from asyncexport.core.exits import Exit
+from asyncexport.core.health.beside import Beside, fault_of_beside
 from asyncexport.core.health.export_report import ExportFacts, ExportReport, export_report
 from asyncexport.core.health.gap_list import is_optional
 from asyncexport.core.health.last_run import fault_of_last_run, finished_runs, how_it_ended
@@ -25,6 +26,7 @@ class DirectoryFacts:
         runs: The runs on record, in the order they ended (`core.health.run_order`).
         hours: The requests on record by hour, in order.
         in_progress: Whether a run is in progress.
+        beside: The last load and the last mirror, if there was one.
     """
 
     exports: tuple[ExportFacts, ...]
@@ -32,6 +34,7 @@ class DirectoryFacts:
     runs: tuple[RunRecord, ...] = ()
     hours: tuple[HourCount, ...] = ()
     in_progress: bool = False
+    beside: tuple[Beside, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Verdict:
     """Whether all is well.
 
     Attributes:
-        healthy: Whether the last run ended well and nothing is missing for longer than allowed.
+        healthy: Whether the last run, load and mirror ended well, and nothing is missing for longer than allowed.
         reason: Why, in one line.
     """
 
@@ -59,6 +62,7 @@ class StatusReport:
         hours: The requests on record by hour, in order.
         in_progress: Whether a run is in progress.
         now: The time at the service, in seconds since 1970.
+        beside: The last load and the last mirror, if there was one.
     """
 
     verdict: Verdict
@@ -68,6 +72,7 @@ class StatusReport:
     hours: tuple[HourCount, ...]
     in_progress: bool
     now: float
+    beside: tuple[Beside, ...] = ()
 
 
 def status_report(
@@ -94,7 +99,8 @@ def status_report(
         )
         for one in facts.exports
     )
-    return StatusReport(_verdict(facts, reports), reports, facts.since, facts.runs, facts.hours, facts.in_progress, now)
+    verdict, running = _verdict(facts, reports), facts.in_progress
+    return StatusReport(verdict, reports, facts.since, facts.runs, facts.hours, running, now, facts.beside)
 
 
 def _verdict(facts: DirectoryFacts, reports: Sequence[ExportReport]) -> Verdict:
@@ -105,7 +111,8 @@ def _verdict(facts: DirectoryFacts, reports: Sequence[ExportReport]) -> Verdict:
         has_parked=any(one.open_parked for one in judged),
         accepted=[gap for one in judged for gap in one.accepted],
     )
-    problems = [*([fault] if fault else []), *(problem for one in judged for problem in one.problems)]
+    beside = map(fault_of_beside, facts.beside)
+    problems = [one for one in (fault, *beside, *(problem for one in judged for problem in one.problems)) if one]
     if not problems:
         return Verdict(healthy=True, reason=_all_well(facts, judged))
     more = len(problems) - MOST_PROBLEMS_NAMED

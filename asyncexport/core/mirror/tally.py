@@ -54,6 +54,7 @@ class MirrorTally:
             whose name in the bucket belongs to an object that is not ours.
         bytes: Bytes that were uploaded.
         failures: The events of those that failed, or are foreign, as far as they are kept.
+        left: Files that were not compared with the bucket; None as long as their number is not known.
         error: What ended the mirror early; None if nothing did.
         is_stopped: Whether it was stopped before it was done.
         seconds: How long it took after the run.
@@ -65,11 +66,22 @@ class MirrorTally:
     failed: int = 0
     foreign: int = 0
     bytes: int = 0
+    left: int | None = None
     failures: list[MirrorEvent] = field(default_factory=list)
     error: ExportError | None = None
     is_stopped: bool = False
     seconds: float = 0.0
     failed_in_a_row: int = 0
+
+    @property
+    def missing(self) -> int | None:
+        """Files that are not known to be in the mirror; None if not even their number is known."""
+        return None if self.left is None else self.left + self.failed + self.foreign
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the mirror has everything."""
+        return self.missing == 0 and self.error is None and not self.is_stopped
 
     def record(self, event: MirrorEvent) -> None:
         """Count a file."""
@@ -100,6 +112,7 @@ class MirrorTally:
             "failed": self.failed,
             "bytes": self.bytes,
             "foreign": self.foreign,
+            "missing": self.missing,
         }
 
 

@@ -64,6 +64,11 @@ class LoadTally:
         """Days that were neither loaded nor failed, because the load was stopped."""
         return self.days - self.already - self.loaded - self.failed
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all days are in all destinations, though some of their lines may be no rows."""
+        return not (self.failed or self.unfinished or self.unfinished_sinks or self.error)
+
     def record(self, event: LoadEvent) -> None:
         """Count a day that was loaded, or failed."""
         match event:
@@ -92,8 +97,7 @@ class LoadTally:
         for code in (Exit.UNEXPECTED, Exit.DISK, Exit.LEDGER):
             if code in codes:
                 return code
-        is_partial = self.failed or self.unfinished or self.quarantined or self.unfinished_sinks or self.error
-        return Exit.PARTIAL if is_partial else Exit.DONE
+        return Exit.DONE if self.is_complete and not self.quarantined else Exit.PARTIAL
 
     def to_dict(self) -> dict[str, Any]:
         """Return the tally as the summary has it."""

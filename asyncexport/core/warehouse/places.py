@@ -13,7 +13,7 @@ from asyncexport.errors import Problem
 SPILL = ".spill"
 """The folder in the load directory for unfinished files."""
 
-OWN = (SPILL, ".lock")
+OWN = (SPILL, ".lock", ".last-load.json")
 """What is in a load directory beside tables."""
 
 LEDGER_FOLDER = ".asyncexport"

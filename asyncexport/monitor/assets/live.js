@@ -85,7 +85,7 @@ class LivePage {
   takeHeader(fresh) {
     const header = document.querySelector("header");
     header.className = fresh.className;
-    for (const place of ["h1", "#verdict", "time"]) {
+    for (const place of ["h1", "#verdict", "#beside", "time"]) {
       header.querySelector(place).textContent = fresh.querySelector(place).textContent;
     }
     const [old, link] = [header, fresh].map((one) => one.querySelector("a")?.parentElement);
