@@ -3,7 +3,6 @@
 It needs Python 3.13 or newer, which `PYTHON313` names, and a package index the first time.
 """
 
-import fcntl
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ENVIRONMENT = Path(__file__).parent.parent / ".venv-local-bigquery"
+from tests.made_environment import NotMadeError, environment
 
 SERVER = "local-bigquery==0.4.0"
 
@@ -24,8 +23,6 @@ DUCKDB = "1.5.5"
 EXTENSIONS = ("icu", "ducklake", "spatial", "json")
 
 ADDITIONS = [f"duckdb=={DUCKDB}", *(f"duckdb-extension-{name}=={DUCKDB}" for name in EXTENSIONS)]
-
-READY = "complete"
 
 
 def why_not() -> str:
@@ -38,46 +35,32 @@ def why_not() -> str:
     return ""
 
 
-def environment() -> Path:
-    """Return the environment; make it if there is none.
+def made() -> Path:
+    """Return the server's environment; make it if there is none.
 
     Raises:
-        subprocess.CalledProcessError: it cannot be made.
+        NotMadeError: it cannot be made.
     """
-    with Path(f"{ENVIRONMENT}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
-        if not (ENVIRONMENT / READY).is_file():
-            shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-            _run(os.environ["PYTHON313"], "-m", "venv", str(ENVIRONMENT))
-            install = (str(ENVIRONMENT / "bin" / "python"), "-m", "pip", "install", "--quiet")
-            _run(*install, SERVER)
-            _run(*install, "--no-deps", *ADDITIONS)
-            _copy_extensions()
-            (ENVIRONMENT / READY).touch()
-    return ENVIRONMENT
+    return environment([SERVER], alone=ADDITIONS, python=os.environ["PYTHON313"], finish=_copy_extensions)
 
 
-def _copy_extensions() -> None:
+def _copy_extensions(folder: Path) -> None:
     """Put DuckDB's extensions where it looks for them, so that it downloads none."""
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
     system = "osx" if sys.platform == "darwin" else "linux"
-    place = ENVIRONMENT / ".duckdb" / "extensions" / f"v{DUCKDB}" / f"{system}_{machine}"
+    place = folder / ".duckdb" / "extensions" / f"v{DUCKDB}" / f"{system}_{machine}"
     place.mkdir(parents=True)
-    for file in ENVIRONMENT.glob(f"lib/*/site-packages/duckdb_extension_*/extensions/v{DUCKDB}/*.duckdb_extension"):
+    for file in folder.glob(f"lib/*/site-packages/duckdb_extension_*/extensions/v{DUCKDB}/*.duckdb_extension"):
         shutil.copy(file, place)
-
-
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)
 
 
 @contextmanager
 def server_or_skip(folder: Path) -> Iterator[str]:
     """Run a server as `running` does; skip the tests if its environment cannot be made."""
     try:
-        environment()
-    except subprocess.CalledProcessError as error:
-        pytest.skip(f"the environment of local-bigquery cannot be made: {error.stderr.decode()[-300:]}")
+        made()
+    except NotMadeError as error:
+        pytest.skip(f"the environment of local-bigquery cannot be made: {error}")
     with running(folder) as address:
         yield address
 
@@ -85,7 +68,7 @@ def server_or_skip(folder: Path) -> Iterator[str]:
 @contextmanager
 def running(folder: Path) -> Iterator[str]:
     """Run a server with its data in a folder, and return its address."""
-    place = environment()
+    place = made()
     with (folder / "server.log").open("wb") as log:
         server = subprocess.Popen(
             [place / "bin" / "python", Path(__file__).with_name("bigquery_emulator.py"), folder / "data"],

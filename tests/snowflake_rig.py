@@ -60,13 +60,13 @@ class Emulator:
 
 
 @contextmanager
-def running(cache: Path) -> Iterator[Emulator]:
-    """Run the emulator in a temporary directory; its environment is kept in `cache`.
+def running() -> Iterator[Emulator]:
+    """Run the emulator in a temporary directory.
 
     Raises:
         NotMadeError: there is no emulator here.
     """
-    python = environment(cache, PACKAGES)
+    python = environment(PACKAGES) / "bin" / "python"
     folder = Path(tempfile.mkdtemp(prefix="snowflake-"))
     variables = {"PATH": os.environ["PATH"], "HOME": str(folder), "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
     with (folder / "log").open("wb") as log:
@@ -104,10 +104,10 @@ def make_database(login: SnowflakeLogin) -> None:
     connection.close()
 
 
-def emulator_or_skip(config: pytest.Config) -> Iterator[Emulator]:
+def emulator_or_skip() -> Iterator[Emulator]:
     """Run the emulator, or skip the tests with the reason why there is none."""
     try:
-        with running(config.cache.mkdir("environments")) as emulator:
+        with running() as emulator:
             yield emulator
     except NotMadeError as error:
         pytest.skip(f"there is no emulator of Snowflake: {error}")

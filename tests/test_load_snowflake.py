@@ -27,9 +27,9 @@ TABLES: Mapping[str, Sequence[Column]] = {TABLE: Layout(Type.EVENT).columns, f"{
 
 
 @pytest.fixture(scope="module")
-def emulator(pytestconfig) -> Iterator[Emulator]:
+def emulator() -> Iterator[Emulator]:
     """Run an emulator for all tests of the module."""
-    yield from emulator_or_skip(pytestconfig)
+    yield from emulator_or_skip()
 
 
 class SnowflakePlace:

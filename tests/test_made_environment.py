@@ -9,10 +9,10 @@ def test_what_cannot_be_installed_is_named(tmp_path):
     """The next run tries again."""
     for _ in range(2):
         with pytest.raises(NotMadeError, match=r"^-m pip install failed: .*nowhere"):
-            environment(tmp_path, ["/nowhere/at-all"])
+            environment(["/nowhere/at-all"], cache=tmp_path)
 
 
 def test_a_python_that_is_missing_is_named(tmp_path):
     """No environment can be made without it."""
     with pytest.raises(NotMadeError, match="/nowhere/python"):
-        environment(tmp_path, [], python="/nowhere/python")
+        environment([], cache=tmp_path, python="/nowhere/python")

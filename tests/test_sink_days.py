@@ -174,9 +174,9 @@ def with_doubles(row: Sequence[Any]) -> tuple[Any, ...]:
 
 @pytest.mark.timeout(900)  # it may make the emulator's environment
 @pytest.mark.skipif(bool(why_no_client()), reason=why_no_client() or "-")
-def test_snowflake_holds_the_rows_of_the_day(files, pytestconfig, tmp_path):
+def test_snowflake_holds_the_rows_of_the_day(files, tmp_path):
     """Both tables hold exactly the rows of their Parquet files."""
-    with contextmanager(emulator_or_skip)(pytestconfig) as emulator, SnowflakeRig(emulator.login, tmp_path) as rig:
+    with contextmanager(emulator_or_skip)() as emulator, SnowflakeRig(emulator.login, tmp_path) as rig:
         for table, columns in TABLES.items():
             wanted = rows_of(files[table], table)
             rig.sink.prepare(table, columns)

@@ -33,9 +33,9 @@ ROWS = [
 
 
 @pytest.fixture(scope="module")
-def emulator(pytestconfig) -> Iterator[Emulator]:
+def emulator() -> Iterator[Emulator]:
     """Run an emulator for all tests of the module."""
-    yield from emulator_or_skip(pytestconfig)
+    yield from emulator_or_skip()
 
 
 @pytest.fixture

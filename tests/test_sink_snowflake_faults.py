@@ -29,9 +29,9 @@ NEW = [event(number, 2, "11:00:00") for number in range(7)]
 
 
 @pytest.fixture(scope="module")
-def emulator(pytestconfig) -> Iterator[Emulator]:
+def emulator() -> Iterator[Emulator]:
     """Run an emulator for all tests of the module."""
-    yield from emulator_or_skip(pytestconfig)
+    yield from emulator_or_skip()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +48,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def python() -> Path:
     """Return the Python of an environment with Spark."""
-    cache = Path(tempfile.gettempdir()) / f"asyncexport-test-environments-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
     try:
-        return environment(cache, [SPARK])
+        return environment([SPARK]) / "bin" / "python"
     except NotMadeError as error:
         pytest.skip(f"there is no environment with Spark: {error}")
 
