@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -9,13 +10,14 @@ from asyncexport.config.load_fields import LEAST_MEMORY
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.columns import ColumnKind, Layout
 from asyncexport.core.warehouse.data_direct.columns import DataDirectRecipe
-from asyncexport.core.warehouse.data_direct.mapping import EVENT_TYPES, OTHER_TYPES, SOURCE
+from asyncexport.core.warehouse.data_direct.mapping import EVENT_TYPES, IDENTIFY, OTHER_TYPES, SOURCE
+from asyncexport.core.warehouse.data_direct.nesting import nested
 from asyncexport.core.warehouse.data_direct.urls import url_parts
 from asyncexport.warehouse.data_direct import make_data_direct
 from asyncexport.warehouse.day_maker import DataDirectRequest
 from asyncexport.warehouse.make_day import make_day
 from tests.day_making import ndjson, request_of, table_of
-from tests.test_data_direct import ROW, made_of
+from tests.test_data_direct import IDENTITY, ROW, made_of
 
 TEXTS = (
     "",
@@ -31,7 +33,18 @@ TEXTS = (
     "%41",
     "https://shop.example/?a=%00#b?c",
 )
-UNCHECKED = object()
+VARIABLES = (
+    "evt_a_str",
+    "evt_a_str.b",
+    "evt_o.n_int",
+    "evt_o.n.m_real",
+    "evt_..x",
+    "user_p.q_str",
+    "user_p",
+    "page_z_str",
+)
+FAR = datetime.max.replace(tzinfo=UTC)
+"""Stands for a time that is not there: it comes last."""
 
 
 def random_rows(number):
@@ -51,6 +64,8 @@ def random_rows(number):
                     row[name] = f"2026-01-01T00:{chance.randrange(60):02}:00.{chance.randrange(10**6):06}Z"
                 case _:
                     row[name] = chance.choice(TEXTS)
+        for name in chance.sample(VARIABLES, chance.randrange(4)):
+            row[name] = chance.choice([*TEXTS, 4, 1.5, True, None, ["x", {"y": 1}]])
         yield row
 
 
@@ -61,12 +76,38 @@ def leaf(value, path):
     return value
 
 
-def expected_value(one, flat):
-    """Return what a property should be, from a row of the flat table."""
+def by_session(flats):
+    """Return the rows of each session, by device and session."""
+    found: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for flat in flats:
+        if flat["UserId"] is not None and flat["SessionId"]:
+            found.setdefault((flat["UserId"], flat["SessionId"]), []).append(flat)
+    return found
+
+
+def first_referrer(rows):
+    """Return the referrer of a session's first page: one that is not empty, if the page has any."""
+    far, last = 1 << 63, chr(0x10FFFF)
+
+    def place(flat):
+        page = far if flat["PageId"] is None else flat["PageId"]
+        return flat["PageStart"] or flat["EventStart"] or FAR, page, flat["PageRefererUrl"] or last
+
+    return min(rows, key=place, default={"PageRefererUrl": None})["PageRefererUrl"]
+
+
+def expected_value(one, flat, session):
+    """Return what a property should be, from a row of the flat table and all rows of its session."""
     values = [flat.get(name) for name in one.value.columns]
     match one.path:
-        case "event_properties" | "user_properties" | "initial_referrer":
-            return UNCHECKED
+        case "event_properties" | "user_properties":
+            prefix = one.value.columns[0].removesuffix("*")
+            members = json.loads(flat["vars"] or "{}").items()
+            texts = {name.removeprefix(prefix): json.dumps(value) for name, value in members if name.startswith(prefix)}
+            return json.loads(nested(texts, strip=False)) or None
+        case "initial_referrer":
+            referrer = first_referrer(session)
+            return json.loads(url_parts(referrer)) if referrer else None
         case "url" | "request_url":
             return json.loads(url_parts(values[0])) if values[0] else None
         case "exception_source_file":
@@ -86,26 +127,42 @@ def expected_value(one, flat):
     return values[0]
 
 
+def check_event(event, flat, session, compared, kind=None):
+    """Check all properties of an event."""
+    kind = kind or EVENT_TYPES.get(flat["EventType"])
+    own = kind.properties if kind else OTHER_TYPES
+    for properties, column in ((own, "event_properties"), (SOURCE, "source_properties")):
+        value = json.loads(event[column])
+        for one in properties:
+            expected = expected_value(one, flat, session)
+            assert leaf(value, one.path) == expected, (one, flat)
+            compared[one.path] += expected is not None
+
+
 def test_every_property_has_the_value_of_its_column(tmp_path):
     """Whatever the values, each property is the value of its column, and is left out where the column is NULL."""
-    request, made = made_of(tmp_path, ndjson(*random_rows(3000)))
-    assert made.rows + sum(made.left_out.values()) == 3000
+    request, made = made_of(tmp_path, ndjson(*random_rows(3000)), recipe=IDENTITY)
+    assert made.rows - made.made_up + sum(made.left_out.values()) == 3000
     flats = {row["event_id"]: row for row in table_of(request.flat)}
+    sessions = by_session(flats.values())
     compared: Counter[str] = Counter()
+    made_up = {}
     for event in table_of(request.data_direct.file):
-        flat = flats[event["event_id"]]
-        kind = EVENT_TYPES.get(flat["EventType"])
-        own = kind.properties if kind else OTHER_TYPES
-        for properties, column in ((own, "event_properties"), (SOURCE, "source_properties")):
-            value = json.loads(event[column])
-            for one in properties:
-                expected = expected_value(one, flat)
-                if expected is not UNCHECKED:
-                    assert leaf(value, one.path) == expected, (one, flat)
-                    compared[one.path] += expected is not None
+        session = sessions.get((event["device_id"], event["session_id"]), [])
+        if event["event_id"] in flats:
+            check_event(event, flats[event["event_id"]], session, compared)
+        else:
+            made_up[event["device_id"], event["session_id"]] = event
     assert min(compared.values()) > 5
-    paths = {one.path for one in (*SOURCE, *(one for kind in EVENT_TYPES.values() for one in kind.properties))}
-    assert paths - set(compared) == {"event_properties", "user_properties", "initial_referrer"}
+    assert set(compared) == {one.path for kind in EVENT_TYPES.values() for one in (*SOURCE, *kind.properties)}
+    known = {place: [flat for flat in rows if flat["UserAppKey"]] for place, rows in sessions.items()}
+    unseen = {place for place, rows in known.items() if rows and all(row["EventType"] != "uservar" for row in rows)}
+    assert set(made_up) == unseen
+    assert len(made_up) == made.made_up > 5
+    for place, event in made_up.items():
+        first = min(known[place], key=lambda flat: (flat["EventStart"] or FAR, flat["event_id"]))
+        check_event(event, first, sessions[place], compared, IDENTIFY)
+        assert (event["event_time"] or FAR) == min(flat["EventStart"] or FAR for flat in sessions[place])
 
 
 def test_long_texts_need_little_memory(tmp_path):
@@ -119,7 +176,7 @@ def test_long_texts_need_little_memory(tmp_path):
             "PageUrl": f"https://shop.example/?id={chance.getrandbits(8_000):x}",
             "evt_text_str": f"{chance.getrandbits(24_000):x}",
         }
-        for _ in range(4096)
+        for _ in range(2304)
     ]
     request = request_of(tmp_path, ndjson(*rows))
     make_day(request)
