@@ -17,6 +17,7 @@ import asyncexport
 from asyncexport.cli.commands import COMMANDS
 from asyncexport.core.bundles import DAY, HOUR, Bundle, Range, read_moment
 from asyncexport.core.exports import Export
+from asyncexport.core.health.beside import Beside, BesideEnd, BesideKind
 from asyncexport.core.health.export_report import ExportFacts
 from asyncexport.core.health.overview import Overview
 from asyncexport.core.health.records import AcceptedGap, HourCount, RunRecord
@@ -206,6 +207,28 @@ def test_audits_are_counted_by_their_result():
     assert at(found, "last_audit_timestamp_seconds") == runs[1].ended
 
 
+LOADED = BesideEnd("nightly", NOW - 60, NOW - 1, 3, "", {"days": 30, "already": 27, "loaded": 1, "quarantined": 4})
+
+BESIDE = (
+    Beside(BesideKind.LOAD, replace(LOADED, is_complete=False), complete_at=NOW - DAY),
+    Beside(BesideKind.MIRROR, replace(LOADED, exit_code=0, counts={"missing": 7})),
+)
+
+
+def test_loads_and_mirrors_are_told_by_their_last_success():
+    """Without a load or a mirror there is nothing about them, so no alert is raised; nor if a number is not known."""
+    assert not [name for name, _ in samples(MetricsFacts("d", NOW, report())) if name.startswith(("load", "mirror"))]
+    found = samples(MetricsFacts("d", NOW, report(beside=BESIDE)))
+    assert at(found, "load_last_success_timestamp_seconds") == NOW - DAY
+    assert (at(found, "load_failed_days"), at(found, "load_quarantined_rows")) == (2, 4)
+    assert (at(found, "load_exit_code"), at(found, "load_last_end_timestamp_seconds")) == (3, NOW - 1)
+    assert (at(found, "mirror_last_success_timestamp_seconds"), at(found, "mirror_missing_files")) == (0, 7)
+    unknown = Beside(BesideKind.MIRROR, replace(LOADED, counts={"missing": None}))
+    names = {name for name, _ in samples(MetricsFacts("d", NOW, report(beside=(unknown,))))}
+    assert "mirror_exit_code" in names
+    assert "mirror_missing_files" not in names
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=30))
 def test_operations_are_a_histogram(seconds):
     """Each operation is counted in every bucket that it fits into, and in the sum."""
@@ -236,7 +259,9 @@ def test_the_table_of_metrics_matches_the_code():
         listed |= {name: set(re.findall(r"`(\w+)`", labels)) for name in re.findall(r"`(\w+)`", names)}
     runs = (run("nightly", 1, 0),)
     hours = (HourCount(NOW - DAY, "list", 200, 5),)
-    facts = MetricsFacts("d", NOW, report(runs=runs, hour_counts=hours), tokens={"all": 1.0}, disk=(1, 2))
+    facts = MetricsFacts(
+        "d", NOW, report(runs=runs, hour_counts=hours, beside=BESIDE), tokens={"all": 1.0}, disk=(1, 2)
+    )
     suffixes = re.compile(r"_(bucket|count|sum)$")
     printed = {suffixes.sub("", name): {label for label, _ in labels} - {"le"} for name, labels in samples(facts)}
     assert printed == listed
@@ -253,9 +278,9 @@ def rules() -> list[dict[str, Any]]:
 
 
 def test_the_alert_rules_use_metrics_that_exist():
-    """There are four rules; each names metrics and labels that are printed, and commands that exist."""
-    assert len(rules()) == 4
-    facts = MetricsFacts("d", NOW, report(runs=(run("nightly", 1, 0),)))
+    """There are six rules; each names metrics and labels that are printed, and commands that exist."""
+    assert len(rules()) == 6
+    facts = MetricsFacts("d", NOW, report(runs=(run("nightly", 1, 0),), beside=BESIDE))
     printed = {f"asyncexport_{name}": {label for label, _ in labels} for name, labels in samples(facts)}
     for rule in rules():
         names = re.findall(r"asyncexport_\w+", rule["expr"])
@@ -323,6 +348,15 @@ FIRING: dict[str, tuple[dict[str, str], str]] = {
     "never asked for during a run": (
         {'gap_seconds{export="e",reason="never asked"}': "1800x4000", "run_in_progress": "1x4000"},
         "AsyncexportGap",
+    ),
+    "a load that is not complete": ({"load_last_success_timestamp_seconds": "0x4000"}, "AsyncexportLoadBehind"),
+    "a mirror that is not complete": ({"mirror_last_success_timestamp_seconds": "0x4000"}, "AsyncexportMirrorBehind"),
+    "a load and a mirror every night": (
+        {
+            "load_last_success_timestamp_seconds": "0+60x4000",
+            "mirror_last_success_timestamp_seconds": "0+60x4000",
+        },
+        "",
     ),
     "a gap that is filled within a day": (
         {'gap_seconds{export="e",reason="in progress"}': "1800x1400 0x2600"},

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from asyncexport import __version__
+from asyncexport.core.health.beside import Beside, BesideEnd, BesideKind, days_not_loaded, files_missing
 from asyncexport.core.health.export_report import ExportReport
 from asyncexport.core.health.gap_list import is_optional
 from asyncexport.core.health.last_run import ENDS_WELL
@@ -100,6 +101,7 @@ class _Collector:
         yield from _of_runs(facts)
         if facts.report is None:
             return
+        yield from _of_beside(facts, facts.report.beside)
         yield from _of_requests(facts, facts.report)
         yield from _of_exports(facts, facts.report.exports)
 
@@ -173,6 +175,32 @@ def _is_recorded(ended: EndedRun, runs: Sequence[RunRecord]) -> bool:
     """Whether the newest run on record is the one that just ended."""
     finished = [run for run in runs if not run.running]
     return bool(finished) and (finished[-1].command, finished[-1].exit_code) == (ended.command, ended.exit_code)
+
+
+def _of_beside(facts: MetricsFacts, beside: Sequence[Beside]) -> Iterator[Metric]:
+    """Yield how the last load and the last mirror went; nothing of what was never used."""
+    for record in beside:
+        kind, what = record.kind.value, "all days loaded" if record.kind is BesideKind.LOAD else "all files there"
+        yield _gauge(
+            facts,
+            f"{kind}_last_success_timestamp_seconds",
+            f"When a {kind} last ended with {what}, in seconds since 1970; 0 if none ever did",
+            [((), record.complete_at)],
+        )
+        if (last := record.last) is not None:
+            yield _gauge(facts, f"{kind}_exit_code", f"The exit code of the last {kind}", [((), last.exit_code)])
+            help_text = f"When the last {kind} ended, in seconds since 1970"
+            yield _gauge(facts, f"{kind}_last_end_timestamp_seconds", help_text, [((), last.ended)])
+            yield from _counts_of_beside(facts, record.kind, last)
+
+
+def _counts_of_beside(facts: MetricsFacts, kind: BesideKind, last: BesideEnd) -> Iterator[Metric]:
+    if kind is BesideKind.LOAD:
+        failed, odd = days_not_loaded(last), last.count("quarantined")
+        yield _gauge(facts, "load_failed_days", "Days that the last load could not load, or left", [((), failed)])
+        yield _gauge(facts, "load_quarantined_rows", "Lines that are no rows, of days it loaded", [((), odd)])
+    elif (missing := files_missing(last)) is not None:
+        yield _gauge(facts, "mirror_missing_files", "Files not known to be in the mirror", [((), missing)])
 
 
 def _of_audits(facts: MetricsFacts, report: StatusReport, *, since: float) -> Iterator[Metric]:

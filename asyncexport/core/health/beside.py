@@ -86,6 +86,17 @@ class Beside:
     complete_at: float = 0.0
 
 
+def days_not_loaded(end: BesideEnd) -> int:
+    """Return the days of a load that failed, or that it did not get to."""
+    return max(0, end.count("days") - end.count("already") - end.count("loaded"))
+
+
+def files_missing(end: BesideEnd) -> int | None:
+    """Return the files that are not known to be in the mirror; None if not even their number is known."""
+    found = end.counts.get("missing")
+    return found if isinstance(found, int) else None
+
+
 def newest(kind: BesideKind, records: list[Beside]) -> Beside | None:
     """Return one record for several of the same kind, which were kept in different places; None if there are none."""
     if not records:
@@ -140,7 +151,7 @@ def _how_it_ended(record: Beside) -> str:
 
 def _of_load(last: BesideEnd) -> Iterator[str]:
     days, failed = last.count("days"), last.count("failed")
-    left = days - failed - last.count("already") - last.count("loaded")
+    left = days_not_loaded(last) - failed
     yield f"{days:,} {'day' if days == 1 else 'days'}"
     if failed:
         yield f"{failed:,} failed"
@@ -156,11 +167,11 @@ def _of_load(last: BesideEnd) -> Iterator[str]:
 
 def _of_mirror(last: BesideEnd) -> Iterator[str]:
     files = last.count("uploaded") + last.count("already")
-    missing = last.counts.get("missing")
+    missing = files_missing(last)
     yield f"{files:,} {'file' if files == 1 else 'files'} there"
     if last.is_complete:
         yield "none missing"
     else:
-        yield "not all were compared" if not isinstance(missing, int) else f"{missing:,} missing"
+        yield "not all were compared" if missing is None else f"{missing:,} missing"
     if foreign := last.count("foreign"):
         yield f"of which the name of {foreign:,} is taken"
