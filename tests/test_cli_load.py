@@ -102,7 +102,7 @@ def test_a_check_prints_what_differs(place, capsys):
         *(f"differs  parquet {table} {date(day)}: not loaded" for table in (TABLE, OURS) for day in range(2)),
         "4 days of tables differ from the archives",
     ]
-    assert "hint: `asyncexport load" in found.err
+    assert "hint: `asyncexport load --to parquet -d" in found.err
     assert main(options(place)) == Exit.DONE
     capsys.readouterr()
     assert main(options(place, "--check")) == Exit.DONE
@@ -121,7 +121,7 @@ def test_a_check_compares_what_a_view_shows(place, capsys):
     assert main(options(place, "--check", "--to", "duckdb", "--start", date(1))) == Exit.PARTIAL
     found = capsys.readouterr()
     assert found.out.splitlines()[0] == f"differs  duckdb {TABLE} {date(1)}: 0 rows instead of 3"
-    assert "hint: `asyncexport load --again" in found.err
+    assert "hint: `asyncexport load --to duckdb --again" in found.err
     assert main(options(place)) == Exit.DONE
     assert main(options(place, "--check")) == Exit.DONE
 

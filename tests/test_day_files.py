@@ -144,7 +144,7 @@ def test_a_day_of_quarantined_lines_has_no_table(tmp_path):
 def test_a_wrong_number_of_rows_is_not_loaded(tmp_path):
     """An archive that does not have the rows of the ledger ends the day."""
     archive = replace(source_archive(tmp_path, 0, LINE), rows=2)
-    with pytest.raises(DayCountError, match="has 2 rows by the ledger, but 1"):
+    with pytest.raises(DayCountError, match="1 rows were read, but the ledger says 2"):
         make_day(day_request(tmp_path, [archive]))
 
 

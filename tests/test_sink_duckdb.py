@@ -230,7 +230,9 @@ def test_what_somebody_else_made_is_not_dropped(make, kind, tmp_path):
     what, name, *_ = kind.split()
     with duckdb.connect(tmp_path / "main.duckdb") as con:
         con.execute(f"CREATE {kind}")
-    with pytest.raises(SinkError, match=f"could not make {name} in .*: there is a {what.lower()} of that name that is"):
+    with pytest.raises(
+        SinkError, match=f"could not make {name} in .*: the {what.lower()} of that name was not made by"
+    ):
         load(make(tmp_path), tmp_path, {})
     assert [name for name, *_ in query(tmp_path, f"DESCRIBE {name}")] == ["a"]
 

@@ -162,6 +162,7 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
     if failures:
         return session.summary(exit_of(failures[0]), error=failures[0])
     if found:
-        again = ["--again"] if any(one.is_recorded for one in found) else []
+        again = [word for name in spec.to for word in ("--to", name)]
+        again += ["--again"] if any(one.is_recorded for one in found) else []
         session.lines.hint(f"`{session.invocation.again('load', *again)}` loads them")
     return session.summary(Exit.PARTIAL if found else Exit.DONE)

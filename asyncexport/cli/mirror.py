@@ -106,20 +106,19 @@ def _record(session: Session, event: "MirrorEvent") -> None:
 def _check(session: Session, settings: "Settings") -> Summary:
     from asyncexport.run.mirror_check import check_mirror
 
-    found = 0
+    found: list[str] = []
 
     async def checked() -> None:
-        nonlocal found
         async with aclosing(check_mirror(settings)) as differences:
             async for one in differences:
-                found += 1
+                found.append(one.kind)
                 session.record("unmirrored", path=one.path, problem=one.kind, reason=one.reason)
                 session.say(f"{one.kind:<8} {plain(one.path)}: {plain(one.reason)}")
 
     run_interruptibly(checked)
     if not session.quiet or found:
-        what = "files or objects differ" if found != 1 else "file or object differs"
-        session.say(f"{count_of(found, what, what)} from the ledger" if found else "the mirror is complete")
-    if found:
+        differ = count_of(len(found), "file or object differs", "files or objects differ")
+        session.say(f"{differ} from the ledger" if found else "the mirror is complete")
+    if not {"missing", "differs"}.isdisjoint(found):
         session.lines.hint(f"`{session.invocation.again('mirror')}` uploads what is missing or differs")
     return session.summary(Exit.PARTIAL if found else Exit.DONE)

@@ -7,6 +7,7 @@ from typing import Any
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
 from asyncexport.core.text import show_bytes, show_duration
+from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.load_events import DayFailed, LoadEvent
 from asyncexport.core.warehouse.load_tally import LoadTally
 from asyncexport.display.formatting import count_of, plain, show_count
@@ -44,9 +45,8 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
         return []
     lines = [_first_line(summary, tally)]
     if tally.loaded or tally.rows:
-        lines.append(
-            f"{show_count(tally.rows)} rows, {show_bytes(tally.bytes)} of Parquet, in {show_duration(tally.seconds)}"
-        )
+        made = f", {show_bytes(tally.bytes)} of Parquet" if tally.bytes else ""
+        lines.append(f"{show_count(tally.rows)} rows{made}, in {show_duration(tally.seconds)}")
     if tally.rescued:
         rows = count_of(tally.rescued, "row has", "rows have")
         lines.append(f"rescued: {rows} a value that does not fit its column; it is kept in _rescued")
@@ -65,9 +65,16 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
     lines += [plain(f"not up to date: the views in {name}: {error}") for name, error in tally.unfinished_sinks.items()]
     lines += [plain(f"the load ended early: {tally.error}")] if tally.error is not None else []
     lines += [plain(note) for note in tally.notes]
-    if tally.days:
-        lines.append(f"the tables are in {plain(directory)}")
+    if tally.loaded or tally.already:
+        lines.append(f"the tables are in {' and '.join(_places(tally, directory))}")
     return lines
+
+
+def _places(tally: LoadTally, directory: str) -> list[str]:
+    """Return where the tables are: the load directory for files, and each database by its name."""
+    files = {SinkName.PARQUET.value, SinkName.DUCKDB.value}
+    databases = [name for name in tally.sinks if name not in files]
+    return [plain(directory)] * (not files.isdisjoint(tally.sinks)) + databases
 
 
 def load_hints(summary: Summary) -> list[str]:

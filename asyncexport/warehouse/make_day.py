@@ -49,7 +49,7 @@ def make_day(request: DayRequest) -> DayMade:
     for archive in request.source.archives:
         found = made.rows[archive.path] + made.quarantined.get(archive.path, 0)
         if found != archive.rows:
-            raise DayCountError(f"{archive.path} has {archive.rows} rows by the ledger, but {found} were read")
+            raise DayCountError(f"{archive.path}: {found} rows were read, but the ledger says {archive.rows}")
     return replace(made, data_direct=_data_direct(request, has_rows=any(made.rows.values())))
 
 

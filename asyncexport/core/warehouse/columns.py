@@ -252,7 +252,10 @@ EVENT_KEY: tuple[str, ...] = (
 """The standard fields that, with all `evt_*`, identify an event: none of them changes after the event happened."""
 
 
-ALL_EVENT_VARIABLES = "evt_*"
+EVENT_VARIABLE = "evt_"
+"""The prefix of an event's variables, which are part of its key."""
+
+ALL_EVENT_VARIABLES = f"{EVENT_VARIABLE}*"
 """What stands for all variables of events in the fields of an export."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 import orjson
 
 from asyncexport.core.exports import Type
-from asyncexport.core.warehouse.columns import EVENT_KEY, ColumnKind, Layout
+from asyncexport.core.warehouse.columns import EVENT_KEY, EVENT_VARIABLE, ColumnKind, Layout
 from asyncexport.core.warehouse.identifiers import literal, quoted
 from asyncexport.core.warehouse.scanning import FILE, LONGEST_ROW
 
@@ -22,9 +22,6 @@ NULL = "CAST(NULL AS VARCHAR)"
 
 NO_FIELDS = {"_asyncexport_none": "VARCHAR"}
 """Read if no row has a field, since DuckDB wants a column."""
-
-EVENT_VARIABLE = "evt_"
-"""The prefix of an event's variables, which are part of its key."""
 
 
 def texts_of_archives(

@@ -15,11 +15,9 @@ from collections.abc import Iterable, Mapping
 import orjson
 
 from asyncexport.core.warehouse.cells import COLUMN_TEXT
-from asyncexport.core.warehouse.columns import EVENT_KEY, Layout
+from asyncexport.core.warehouse.columns import EVENT_KEY, EVENT_VARIABLE, Layout
 from asyncexport.core.warehouse.json_text import json_of, json_string
 from asyncexport.core.warehouse.odd_json import Member
-
-KEY_PREFIX = "evt_"
 
 
 class CanonicalRows:
@@ -94,7 +92,7 @@ def _last_values(members: Iterable[Member]) -> tuple[dict[str, Member], dict[str
 
 def _key(cells: Mapping[str, str]) -> str:
     parts = [json_string(text) if (text := cells.get(name)) else "null" for name in EVENT_KEY]
-    for name in sorted([name for name in cells if name.startswith(KEY_PREFIX)]):
+    for name in sorted([name for name in cells if name.startswith(EVENT_VARIABLE)]):
         if cells[name]:
             parts += (json_string(name), json_string(cells[name]))
     return "[" + ",".join(parts) + "]"

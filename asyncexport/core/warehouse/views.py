@@ -176,5 +176,5 @@ def _coverage(place: ViewPlace) -> View:
         'min(days."day") AS first_day, max(days."day") AS last_day, count(*) AS days',
         'CAST(coalesce(sum(days."rows"), 0) AS BIGINT) AS "rows"',
     )
-    says = "What is in the table. complete_until: up to there, no day is missing."
+    says = "What is in the table. complete_until: from its first day up to there, it has everything."
     return View(f"{place.table}__coverage", _select(columns, f"FROM ({days}) AS days"), says)

@@ -126,7 +126,7 @@ class DuckDbRecord:
 
     def _not_ours(self, table: str, kind: str) -> SinkError:
         return SinkError(
-            f"could not make {table} in {self._file.path}: there is a {kind} of that name that is not ours",
+            f"could not make {table} in {self._file.path}: the {kind} of that name was not made by asyncexport",
             sink=NAME,
             hint="rename it, or set another [load.duckdb] path",
         )
