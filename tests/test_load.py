@@ -450,7 +450,7 @@ def test_a_check_finds_every_day_that_differs(tmp_path):
     place.load()
     assert found_differences(place) == []
     place.store(Arrival((0, 1), events(0, 9), revision=1))
-    other = "loaded from other archives, or with other settings"
+    other = "loaded from other archives, with other settings, or by an earlier version"
     assert found_differences(place) == [(*one, date(0), other) for one in both]
     place.load()
     place.file(1).unlink()

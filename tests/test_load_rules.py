@@ -267,7 +267,7 @@ def test_a_check_names_each_way_to_differ():
     assert [one.date for one in found if one.is_recorded] == [dates[2]]
     assert {one.date: one.reason for one in found} == {
         dates[0]: "not loaded",
-        dates[1]: "loaded from other archives, or with other settings",
+        dates[1]: "loaded from other archives, with other settings, or by an earlier version",
         dates[2]: "4 rows instead of 5",
         dates[4]: "1 row of a day without archives",
     }

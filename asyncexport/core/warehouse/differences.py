@@ -64,7 +64,7 @@ def _reason(expected: ExpectedDay | None, receipt: str | None, rows: int) -> str
     if not receipt:
         return "not loaded"
     if receipt != expected.receipt:
-        return "loaded from other archives, or with other settings"
+        return "loaded from other archives, with other settings, or by an earlier version"
     if expected.rows is not None and rows != expected.rows:
         return f"{_count(rows)} instead of {expected.rows}"
     return ""
