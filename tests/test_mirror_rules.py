@@ -1,8 +1,10 @@
 """The rules of the mirror: what is to be done with an object in the bucket."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asyncexport.core.mirror.environment import role_service
 from asyncexport.core.mirror.objects import Held, Step, Wanted, difference, step_for
 from asyncexport.core.mirror.seen import DIGITS, seen_digest
 
@@ -49,3 +51,20 @@ def test_a_digest_names_one_file_and_one_content(one, other):
     assert all(digest is None or len(digest) == DIGITS for digest in digests)
     if digests[0] is not None:
         assert seen_digest("s3://other", *one) != digests[0]
+
+
+@pytest.mark.parametrize(
+    ("environ", "service"),
+    [
+        ({}, ("169.254.169.254", 80)),
+        ({"AWS_METADATA_ENDPOINT": "http://127.0.0.1:9"}, ("127.0.0.1", 9)),
+        ({"AWS_METADATA_ENDPOINT": "https://[::1]"}, ("::1", 443)),
+        ({"AWS_ACCESS_KEY_ID": "x"}, None),
+        ({"AWS_WEB_IDENTITY_TOKEN_FILE": "/x", "AWS_ROLE_ARN": "x"}, None),
+        ({"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://x"}, None),
+        ({"AWS_SKIP_SIGNATURE": "true"}, None),
+    ],
+)
+def test_a_role_is_asked_for_only_without_a_key(environ, service):
+    """A machine that has a key, or gets one in another way, asks nobody."""
+    assert role_service(environ) == service

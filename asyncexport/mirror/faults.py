@@ -17,7 +17,12 @@ CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
 NO_KEY = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity")
 """Parts of the URLs that are asked for a key on a machine in the cloud, if the environment has none."""
 
-HINT = "check the key in the environment (AWS_ACCESS_KEY_ID and so on), its rights, and [output] mirror"
+VARIABLES = {
+    "s3": "AWS_ACCESS_KEY_ID and so on",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+"""The variables with the key, by the scheme of the URL."""
 
 AGAIN = "the next run or `mirror` tries again"
 
@@ -54,7 +59,7 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
     status, code = (found[1] if (found := pattern.search(text)) else "" for pattern in (STATUS, CODE))
     tried = f"cannot {doing} {url}"
     if any(part in text for part in NO_KEY):
-        return no_key(tried)
+        return no_key(tried, url)
     if isinstance(error, exceptions.NotSupportedError):
         unsupported = "the object store does not support conditional uploads"
         return MirrorError(f"{tried}: {unsupported}", is_general=True, hint=GENERAL_HINTS["NotImplemented"])
@@ -66,7 +71,7 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
         "401",
         "403",
     ):
-        return MirrorError(f"{tried}: {_said('refused', status, code)}", is_general=True, hint=HINT)
+        return MirrorError(f"{tried}: {_said('refused', status, code)}", is_general=True, hint=key_hint(url))
     if code == "NoSuchBucket" or (isinstance(error, FileNotFoundError) and doing == "list"):
         return MirrorError(f"{tried}: there is no such bucket", is_general=True, hint="create it, or check its name")
     if status or code:
@@ -81,9 +86,15 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
     return MirrorError(f"{tried}: the answer cannot be understood ({type(error).__name__})", hint=AGAIN)
 
 
-def no_key(tried: str) -> MirrorError:
+def no_key(tried: str, url: str) -> MirrorError:
     """Return the error for an environment without a key."""
-    return MirrorError(f"{tried}: the environment has no key for the object store", is_general=True, hint=HINT)
+    return MirrorError(f"{tried}: the environment has no key for the object store", is_general=True, hint=key_hint(url))
+
+
+def key_hint(url: str) -> str:
+    """Say where the key for a URL is looked for."""
+    variables = VARIABLES.get(url.partition(":")[0], "")
+    return f"check the key in the environment ({variables}), its rights, and [output] mirror"
 
 
 def _said(what: str, status: str, code: str) -> str:

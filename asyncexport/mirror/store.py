@@ -21,7 +21,7 @@ from asyncexport.core.mirror.environment import allows_http, role_service, varia
 from asyncexport.core.mirror.limits import MirrorLimits
 from asyncexport.core.mirror.objects import HASH_KEY, ConflictError, Held
 from asyncexport.errors import ConfigError, MirrorError, Problem
-from asyncexport.mirror.faults import STORE_ERRORS, mirror_error, no_key
+from asyncexport.mirror.faults import STORE_ERRORS, key_hint, mirror_error, no_key
 from asyncexport.mirror.listing import listed_objects, reach_listing
 from asyncexport.mirror.role import answers
 
@@ -59,7 +59,7 @@ class MirrorStore:
             self._slow = _opened(url, environ, limits, answer=limits.upload)
         except STORE_ERRORS as error:
             problem = Problem("output.mirror", f"the object store cannot be used: {type(error).__name__}")
-            raise ConfigError([problem], hint="check the URL and the variables of the object store") from None
+            raise ConfigError([problem], hint=key_hint(url)) from None
 
     async def reach(self) -> None:
         """Make sure that the bucket can be listed, with one request.
@@ -77,7 +77,7 @@ class MirrorStore:
             MirrorError: there is neither. The library would find that out after a minute.
         """
         if self._role_service is not None and not await answers(self._role_service):
-            raise no_key(f"cannot use {self.url}")
+            raise no_key(f"cannot use {self.url}", self.url)
 
     async def listed(self, folder: str) -> dict[str, Held]:
         """Return the objects below a folder, by name, without their metadata.
