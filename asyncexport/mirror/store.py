@@ -9,7 +9,7 @@
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from obstore.store import from_url
 from asyncexport.core.mirror.environment import allows_http, role_service, variable_problems
 from asyncexport.core.mirror.limits import MirrorLimits
 from asyncexport.core.mirror.objects import HASH_KEY, ConflictError, Held
-from asyncexport.errors import ConfigError, MirrorError, Problem
+from asyncexport.errors import ChangedArchiveError, ConfigError, MirrorError, Problem
 from asyncexport.mirror.faults import STORE_ERRORS, key_hint, mirror_error, no_key
 from asyncexport.mirror.listing import listed_objects, reach_listing
 from asyncexport.mirror.role import answers
@@ -137,9 +137,11 @@ class MirrorStore:
         size: int,
         check: Callable[[], Awaitable[None]],
     ) -> Held:
-        """Upload a large object in parts. `check` is called before the upload is completed, and may raise.
+        """Upload a large object in parts. `check` is called before the upload is completed.
 
         Raises:
+            ChangedArchiveError: the iterator raised it; nothing was uploaded.
+            ConflictError: `check` raised it; nothing was uploaded.
             MirrorError: the store failed.
         """
         # The library is not given the iterator itself: a thread of its own that calls Python may do so while the
@@ -151,14 +153,20 @@ class MirrorStore:
             buffer_size=PART_BYTES,
             max_concurrency=PARTS_AT_A_TIME,
         )
-        async for piece in pieces:
-            with _uploading(self._name(path)):
-                await writer.write(piece)
-        await check()
+        try:
+            async for piece in pieces:
+                with _uploading(self._name(path)):
+                    await writer.write(piece)
+            await check()
+        except (ChangedArchiveError, ConflictError) as error:
+            # Otherwise the parts would stay in the bucket, invisible but paid for.
+            with suppress(*STORE_ERRORS):
+                await writer.__aexit__(type(error), error, error.__traceback__)
+            raise
         with _uploading(self._name(path)):
             await writer.close()
         found = await self.examined(path)
-        if found is None or found.bytes != size:
+        if found is None or (found.bytes, found.sha256) != (size, sha256):
             raise MirrorError(f"cannot upload {self._name(path)}: what was uploaded is not there")
         return found
 
