@@ -60,11 +60,13 @@ class BigQueryRig:
         """The dataset with its project."""
         return f"{self.client.project}.{self.dataset}"
 
-    def another(self, address: str = "", *, location: str = "", retry_seconds: float = 60.0) -> BigQuerySink:
+    def another(
+        self, address: str = "", *, location: str = "", retry_seconds: float = 60.0, scratch: Path | None = None
+    ) -> BigQuerySink:
         """Return another destination of the same dataset, at another address if there is one."""
         connect = partial(client_of, address) if address else self._connect
         connection = BigQueryConnection(connect, retry_seconds=retry_seconds)
-        place = BigQueryPlace(self.dataset, location, self.folder)
+        place = BigQueryPlace(self.dataset, location, scratch or self.folder)
         self.sinks.append(BigQuerySink(connection, place, report=self.notes.append))
         return self.sinks[-1]
 

@@ -12,14 +12,15 @@ from asyncexport.core.warehouse.bigquery_sql import (
     DayLoad,
     Field,
     bigquery_name,
+    is_expired,
     job_id,
     labels,
     missing,
     next_load,
     partition,
-    single_receipts,
 )
 from asyncexport.core.warehouse.columns import DATE, STANDARD, Column, ColumnKind
+from asyncexport.core.warehouse.table_columns import single_receipts
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.bigquery_connection import BigQueryConnection, default_client, translated
 
@@ -130,7 +131,13 @@ UPLOAD = "POST https://bigquery.example/upload?upload_id=CANARY: "
         ),
         (exceptions.ServiceUnavailable(UPLOAD), "could not read in BigQuery: status 503"),
         (exceptions.RetryError("CANARY", ConnectionError()), "could not read in BigQuery: there was no answer"),
+        (
+            exceptions.BadRequest(UPLOAD, errors=[{"message": "Bad value: CANARY; line: 1"}]),
+            "could not read in BigQuery: Bad value: …; line: 1 (status 400)",
+        ),
         (ConnectionError(UPLOAD), "could not read in BigQuery: there was no answer"),
+        (ConnectionError("/upload/v2/projects/p/jobs"), "could not read in BigQuery: there was no answer"),
+        (OSError("Project was not passed"), "could not read in BigQuery: the credentials have no project"),
         (TimeoutError(), "could not read in BigQuery: the job is still running"),
         (RefreshError("CANARY"), "could not read in BigQuery: the credentials were not accepted"),
         (DefaultCredentialsError("CANARY"), "could not read in BigQuery: there are no credentials"),
@@ -141,6 +148,27 @@ def test_an_error_is_told_without_addresses_values_and_credentials(error, said):
     found = translated("read", error)
     assert str(found) == said
     assert "CANARY" not in found.hint
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        ("accessDenied", "the account needs the roles"),
+        ("rateLimitExceeded", "a limit of BigQuery is reached"),
+        ("quotaExceeded", "a limit of BigQuery is reached"),
+        ("billingNotEnabled", "enable billing"),
+    ],
+)
+def test_the_reason_of_a_refusal_decides_what_to_do(reason, hint):
+    """The status is the same for missing rights, limits and billing."""
+    error = exceptions.Forbidden(UPLOAD, errors=[{"message": "no", "reason": reason}])
+    assert translated("read", error).hint.startswith(hint)
+
+
+def test_a_partition_expires_some_time_after_its_day():
+    """The time begins with the end of the day."""
+    end = 1769904000  # of 2026-01-31
+    assert [is_expired(DAY, 60, now=end + after) for after in (-(10**6), 59, 60)] == [False, False, True]
 
 
 @pytest.mark.parametrize("content", [None, "CANARY", '{"type": "service_account", "private_key": "CANARY"}'])

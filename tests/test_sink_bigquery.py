@@ -9,7 +9,7 @@ import pytest
 from google.cloud import bigquery
 
 from asyncexport.core.exports import Type
-from asyncexport.core.warehouse.bigquery_sql import EMPTY, TYPES
+from asyncexport.core.warehouse.bigquery_sql import EMPTY, RECORD, TYPES
 from asyncexport.core.warehouse.columns import DATE, Layout
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS
 from asyncexport.errors import SinkError
@@ -89,6 +89,42 @@ def test_a_day_is_loaded_again_with_the_receipt_of_an_earlier_load(rig):
     assert rig.sink.receipts("t") == {}
     files = rig.load({DAY: ROWS})
     assert rig.rows() == rows_in_parquet(files, EVENTS.columns)
+
+
+def test_a_record_that_was_lost_hides_no_change(rig):
+    """The jobs of before are still known to the service, but they say nothing about the rows that are there now."""
+    for rows in (ROWS, ROWS[:2]):
+        rig.load({DAY: rows})
+    rig.client.delete_table(f"{rig.of}._asyncexport_loads")
+    assert rig.sink.receipts("t") == {}
+    files = rig.load({DAY: ROWS})
+    assert rig.rows() == rows_in_parquet(files, EVENTS.columns)
+    assert rig.sink.receipts("t") == {DAY: f"of {DAY}, {len(ROWS)}"}
+
+
+def test_a_record_that_lacks_a_column_is_refused(rig):
+    """It may be of another version; further columns are none of our business."""
+    rig.client.create_dataset(rig.dataset)
+    name = f"{rig.of}._asyncexport_loads"
+    fields = [bigquery.SchemaField(one.upper(), type_) for one, type_ in {**RECORD, "more": "DATE"}.items()]
+    rig.client.create_table(bigquery.Table(name, schema=fields))
+    rig.load({DAY: ROWS[:1]})
+    rig.client.delete_table(name)
+    rig.client.create_table(bigquery.Table(name, schema=fields[:-2]))
+    with pytest.raises(SinkError, match="the table _asyncexport_loads lacks the column number") as caught:
+        rig.sink.prepare("t", EVENTS.columns)
+    assert caught.value.hint.startswith("rename the table _asyncexport_loads")
+
+
+def test_days_that_bigquery_deletes_again_are_reported(rig):
+    """Once for each table, with what to do."""
+    rig.load({DAY: ROWS[:1]})
+    table = rig.client.get_table(f"{rig.of}.t")
+    table.time_partitioning = bigquery.TimePartitioning(field="date", expiration_ms=86_400_000)
+    rig.client.update_table(table, ["time_partitioning"])
+    rig.load({"2026-01-30": ROWS[:1], DAY: ROWS[:1], "9999-01-01": ROWS[:1]})
+    (note,) = rig.notes
+    assert note.startswith("bigquery: the partitions of t expire after 24 h, so BigQuery deletes 2026-01-30")
 
 
 def test_the_job_says_what_it_loaded(rig):

@@ -10,7 +10,7 @@ import pytest
 from google.cloud import bigquery
 
 from asyncexport.core.warehouse.bigquery_sql import DayLoad, next_load
-from asyncexport.errors import SinkError
+from asyncexport.errors import SinkError, StorageError
 from asyncexport.warehouse.sinks.bigquery_file import day_file
 from asyncexport.warehouse.sinks.bigquery_jobs import job_id
 from tests.bigquery_rig import DAY, BigQueryRig, client_of
@@ -157,11 +157,14 @@ def test_a_dataset_in_another_location_is_refused(rig):
 
 
 def test_a_file_that_cannot_be_read_is_an_error(rig):
-    """The day stays as it is, with its receipt."""
+    """So is a disk that fails. The day stays as it is, with its receipt."""
     broken = rig.folder / "broken.parquet"
     broken.write_bytes(b"PAR1")
-    with pytest.raises(SinkError, match=r"could not prepare .*broken\.parquet for BigQuery"):
+    with pytest.raises(SinkError, match=r"could not read .*broken\.parquet"):
         rig.sink.replace("t", DAY, broken, "new")
+    (rig.folder / "no folder").touch()
+    with pytest.raises(StorageError, match="no folder"):
+        rig.another(scratch=rig.folder / "no folder").replace("t", DAY, rig.parquet(NEW), "new")
     assert rig.sink.receipts("t") == {DAY: f"of {DAY}, 1"}
 
 

@@ -162,3 +162,24 @@ def test_a_dropped_table_is_loaded_again(rig):
     rig.sink.prepare("t", EVENTS.columns)
     assert rig.sink.receipts("t") == {}
     assert rig.sink.row_counts("t") == {}
+
+
+def test_a_record_that_says_two_things_about_a_day_says_nothing(rig):
+    """Snowflake has no unique keys, so somebody may have copied rows there; the day is then loaded again."""
+    rig.load({DAY: ROWS[:1]})
+    query = (
+        "INSERT INTO _asyncexport_loads SELECT TABLE_NAME, DAY, 'other', ROW_COUNT, LOADED_AT FROM _asyncexport_loads"
+    )
+    rig.query(query)
+    assert rig.sink.receipts("t") == {}
+    rig.load({DAY: ROWS[:1]})
+    assert rig.sink.receipts("t") == {DAY: f"of {DAY}, 1"}
+
+
+def test_a_record_that_lacks_a_column_is_refused(rig):
+    """It may be of another version; the message says which column."""
+    rig.make_schema()
+    rig.query("CREATE TABLE _asyncexport_loads (TABLE_NAME VARCHAR, DAY DATE, RECEIPT VARCHAR, MORE DATE)")
+    with pytest.raises(SinkError, match="the table _asyncexport_loads lacks the column ROW_COUNT") as caught:
+        rig.sink.prepare("t", EVENTS.columns)
+    assert caught.value.hint.startswith("rename the table _asyncexport_loads")

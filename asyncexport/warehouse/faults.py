@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 
 from asyncexport.core.file_faults import file_fault
-from asyncexport.errors import DayError, StorageError
+from asyncexport.errors import DayError, SinkError, StorageError
 
 NO_SPACE = "No space left on device"
 """What DuckDB's errors contain if the disk is full."""
@@ -55,6 +55,39 @@ def translated(directory: Path) -> Iterator[None]:
         if NO_SPACE in str(error):
             raise disk_full(directory) from error
         raise DayError(f"DuckDB could not make the day: {_first_line(error)}") from error
+
+
+def unread_file(path: Path, error: duckdb.Error, *, sink: str, scratch: Path | None = None) -> SinkError | StorageError:
+    """Return the error for the file of a day that DuckDB could not read for a destination.
+
+    Args:
+        path: The file.
+        error: What DuckDB said.
+        sink: The destination.
+        scratch: Where DuckDB wrote, if it did.
+    """
+    if scratch is not None and NO_SPACE in str(error):
+        return disk_full(scratch)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return SinkError(f"could not read {path}: not enough memory", sink=sink, hint="set [load] memory higher")
+    hint = "delete the file; the next load makes it again"
+    return SinkError(f"could not read {path}: {_first_line(error)}", sink=sink, hint=hint)
+
+
+def unfit_record(name: str, column: str, *, sink: str, title: str) -> SinkError:
+    """Return the error for one of our own tables that lacks a column, as one of another version may.
+
+    Args:
+        name: The table.
+        column: What it lacks.
+        sink: The destination, as in `[load] to`.
+        title: The destination, as messages name it.
+    """
+    return SinkError(
+        f"could not load into {title}: the table {name} lacks the column {column}",
+        sink=sink,
+        hint=f"rename the table {name}; asyncexport then makes its own, and loads all days again",
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -10,13 +10,15 @@
    replaces rows might change the schema, or fail for a column that the file lacks. What a day does not have is NULL.
 5. The record of loaded days says before each load which job will do it, so the next load finds that job after a crash.
    Each load of a day has a number of its own, so a job is never taken for an earlier one that loaded the same archives.
+   If the record was lost, numbers begin anew; so only a load that the record knew before is looked up by its job.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
+from asyncexport.core.bundles import DAY, read_moment
 from asyncexport.core.warehouse.columns import DATE, Column, ColumnKind
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal, quoted
@@ -96,11 +98,13 @@ class DayLoad:
         receipt: What the day will have been made from.
         number: The number of the load, counted from 1.
         is_over: Whether it has ended.
+        was_begun: Whether the record has had it before, so that there may be a job that does it.
     """
 
     receipt: str
     number: int
     is_over: bool
+    was_begun: bool = False
 
 
 def bigquery_name(name: str) -> str:
@@ -148,8 +152,13 @@ def missing(columns: Iterable[Column], fields: Iterable[Field]) -> tuple[Column,
 def next_load(known: DayLoad | None, receipt: str) -> DayLoad:
     """Return the load that is to be done: the one that was begun, if it is for the same receipt, or else the next."""
     if known is not None and not known.is_over and known.receipt == receipt:
-        return known
+        return replace(known, was_begun=True)
     return DayLoad(receipt, 1 if known is None else known.number + 1, is_over=False)
+
+
+def after(load: DayLoad) -> DayLoad:
+    """Return the load that is to be done instead of one whose job has failed or did another load."""
+    return replace(load, number=load.number + 1, was_begun=False)
 
 
 def job_id(table: str, made: str, *, day: str, load: DayLoad) -> str:
@@ -170,6 +179,11 @@ def labels(table: str, day: str, receipt: str) -> dict[str, str]:
     """Return the labels of a job. They are shortened, and have no other characters than labels may have."""
     values = {"asyncexport_table": table, "asyncexport_day": day, "asyncexport_receipt": receipt}
     return {key: re.sub(r"[^a-z0-9_-]", "_", value.lower())[:LONGEST_LABEL] for key, value in values.items()}
+
+
+def is_expired(day: str, kept_seconds: float, *, now: float) -> bool:
+    """Return whether a partition has expired that is kept so long after its day; `now` in seconds since 1970."""
+    return read_moment(day, now=now) + DAY + kept_seconds <= now
 
 
 def partition(table: str, day: str) -> str:
@@ -252,11 +266,3 @@ def _merged(of: str) -> str:
         f"WHEN MATCHED THEN UPDATE SET {changes} "
         f"WHEN NOT MATCHED THEN INSERT ({names}) VALUES (@table, @day, @receipt, @job, @number)"
     )
-
-
-def single_receipts(found: Sequence[tuple[str, str | None]]) -> dict[str, str]:
-    """Return the receipt of each day; none for a day that is being loaded, or that has two different ones."""
-    by_day: dict[str, set[str | None]] = {}
-    for day, receipt in found:
-        by_day.setdefault(day, set()).add(receipt)
-    return {day: one for day, those in by_day.items() if len(those) == 1 and (one := next(iter(those))) is not None}

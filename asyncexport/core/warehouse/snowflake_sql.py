@@ -47,6 +47,23 @@ FITTING: Mapping[ColumnKind, str] = {
 }
 """The types in which a column may be made beforehand, as a regular expression over the server's spelling."""
 
+RECORDS: Mapping[str, Mapping[str, str]] = {
+    TABLES: {
+        "TABLE_NAME": "VARCHAR NOT NULL",
+        "ORGANISATION": "VARCHAR",
+        "COMPLETE_UNTIL": "TIMESTAMP_TZ(6)",
+        "LOADED_AT": "TIMESTAMP_TZ(6)",
+    },
+    LOADS: {
+        "TABLE_NAME": "VARCHAR NOT NULL",
+        "DAY": "DATE NOT NULL",
+        "RECEIPT": "VARCHAR NOT NULL",
+        "ROW_COUNT": "NUMBER(19,0) NOT NULL",
+        "LOADED_AT": "TIMESTAMP_TZ(6) NOT NULL",
+    },
+}
+"""The columns of our own two tables."""
+
 VARIANT = "VARIANT"
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*")
@@ -117,14 +134,10 @@ class SnowflakeSchema:
         """Return a table or a stage as it stands in a statement."""
         return f"{self.qualified}.{quoted(snowflake_name(name))}"
 
-    def records(self) -> dict[str, str]:
-        """Return the statements that make our own two tables, by name."""
-        return {
-            TABLES: f"CREATE TABLE IF NOT EXISTS {self.of(TABLES)} (TABLE_NAME VARCHAR NOT NULL, ORGANISATION VARCHAR, "
-            "COMPLETE_UNTIL TIMESTAMP_TZ(6), LOADED_AT TIMESTAMP_TZ(6))",
-            LOADS: f"CREATE TABLE IF NOT EXISTS {self.of(LOADS)} (TABLE_NAME VARCHAR NOT NULL, DAY DATE NOT NULL, "
-            "RECEIPT VARCHAR NOT NULL, ROW_COUNT NUMBER(19,0) NOT NULL, LOADED_AT TIMESTAMP_TZ(6) NOT NULL)",
-        }
+    def made_record(self, name: str) -> str:
+        """Return the statement that makes one of our own tables (`RECORDS`)."""
+        columns = ", ".join(f"{column} {type_}" for column, type_ in RECORDS[name].items())
+        return f"CREATE TABLE IF NOT EXISTS {self.of(name)} ({columns})"
 
     def created(self, table: str, columns: Sequence[Column]) -> str:
         """Return the statement that makes a table."""

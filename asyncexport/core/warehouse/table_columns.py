@@ -1,4 +1,4 @@
-"""Compares the columns that a table should have with those that it has."""
+"""Compares the columns that a table should have with those that it has; and reads the receipts of days."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -39,3 +39,11 @@ def lacking_names(wanted: Iterable[str], names: Iterable[str]) -> tuple[str, ...
     """Return the names of columns that one of our own tables lacks: it may be from another version."""
     there = set(names)
     return tuple(name for name in wanted if name not in there)
+
+
+def single_receipts(found: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return the receipt of each day; none for a day that is being loaded, or that has two different ones."""
+    by_day: dict[str, set[str | None]] = {}
+    for day, receipt in found:
+        by_day.setdefault(day, set()).add(receipt)
+    return {day: one for day, those in by_day.items() if len(those) == 1 and (one := next(iter(those))) is not None}

@@ -6,6 +6,7 @@
 2. A table that was made beforehand is used as it is, if it is partitioned by day of `date`.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
+from asyncexport.core.text import show_duration
 from asyncexport.core.warehouse import bigquery_sql
 from asyncexport.core.warehouse.bigquery_sql import TYPES, Field, bigquery_name, described
 from asyncexport.core.warehouse.columns import DATE, Column
@@ -60,6 +62,7 @@ class BigQuerySink:
         self._report = report
         self._record = BigQueryRecord(connection, place.dataset)
         self._jobs = BigQueryJobs(connection, self._record)
+        self._expiring: set[str] = set()
 
     def reach(self) -> None:
         """Look up the dataset, which may not exist yet (`Sink`)."""
@@ -114,6 +117,7 @@ class BigQuerySink:
                     job = self._jobs.load(client, into, day, load=load, file=file)
                     rows, odd_times = file.rows, file.odd_times
             was_alone = self._record.end(client, table, day, job=job, rows=rows)
+            self._report_expiry(into, day)
         if not was_alone:
             raise SinkError(
                 f"could not replace {day} of {table} in BigQuery: another load replaced it at the same time",
@@ -126,6 +130,17 @@ class BigQuerySink:
                 "BigQuery cannot hold; it is NULL there"
             )
         return rows
+
+    def _report_expiry(self, table: bigquery.Table, day: str) -> None:
+        """Say once of a table that BigQuery deletes a day again."""
+        by, name = table.time_partitioning, str(table.table_id)
+        kept = None if by is None or not by.expiration_ms else by.expiration_ms / 1000
+        if kept and name not in self._expiring and bigquery_sql.is_expired(day, kept, now=time.time()):
+            self._expiring.add(name)
+            self._report(
+                f"bigquery: the partitions of {name} expire after {show_duration(kept)}, so BigQuery deletes {day} and "
+                "other old days; remove the partition expiration of the table, or load later days only, with --start"
+            )
 
     def finish(self, table: str, facts: TableFacts) -> None:
         """Do nothing, since there are no views (`Sink`)."""

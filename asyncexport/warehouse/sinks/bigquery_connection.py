@@ -26,11 +26,24 @@ RETRY_SECONDS = 60.0
 HINTS = MappingProxyType(
     {
         403: "the account needs the roles BigQuery Data Editor of the dataset and BigQuery Job User of the project",
+        404: "check project, dataset and location of [load.bigquery]",
         412: "something else changed the table at the same time: load again",
-        429: "a quota of BigQuery is used up: load again later",
+        429: "a limit of BigQuery is reached: load again later",
+        500: "check the status of BigQuery, and load again",
+        502: "check the status of BigQuery, and load again",
+        503: "check the status of BigQuery, and load again",
     }
 )
 """What to do, by the status of the response."""
+
+REASONS = MappingProxyType(
+    {
+        "quotaExceeded": HINTS[429],
+        "rateLimitExceeded": HINTS[429],
+        "billingNotEnabled": "enable billing for the project: BigQuery charges for the statements about loaded days",
+    }
+)
+"""What to do, by the reason in the response. It counts more than the status, which is 403 for these."""
 
 CREDENTIALS = "run gcloud auth application-default login, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
 
@@ -81,14 +94,17 @@ def translated(doing: str, error: Exception) -> SinkError:
     """Return an error of the client in our words."""
     match error:
         case GoogleAPICallError():
-            said, hint = _said(error), HINTS.get(int(error.code or 0), "")
+            said, hint = (
+                _said(error),
+                REASONS.get(_details(error).get("reason", "")) or HINTS.get(int(error.code or 0), ""),
+            )
         case DefaultCredentialsError():
             said, hint = "there are no credentials", CREDENTIALS
         case GoogleAuthError():
             said, hint = "the credentials were not accepted", CREDENTIALS
         case WaitTimeoutError():
             said, hint = "the job is still running", "load again later: the job is then looked up"
-        case OSError() if "project" in str(error).lower():
+        case OSError() if type(error) is OSError and error.errno is None:  # those of the network are of other types
             said, hint = "the credentials have no project", "set project in [load.bigquery]"
         case _:
             said, hint = "there was no answer", "check the network, and load again"
@@ -97,8 +113,14 @@ def translated(doing: str, error: Exception) -> SinkError:
 
 def _said(error: GoogleAPICallError) -> str:
     """Return what the service said: its first message, without the address of the request (rule 1)."""
-    details = next((one for one in error.errors if isinstance(one, dict) and one.get("message")), {})
-    text = " ".join(str(details.get("message", "")).split()).rstrip(".")
+    text = " ".join(_details(error).get("message", "").split()).rstrip(".")
     text = re.sub(r"'[^']*'|\"[^\"]*\"", "…", text)
+    text = re.sub(r"(?i)(\bvalue:) [^;]*", r"\1 …", text)
     code = f"status {int(error.code)}" if error.code else type(error).__name__
     return f"{text} ({code})" if text else code
+
+
+def _details(error: GoogleAPICallError) -> dict[str, str]:
+    """Return the first error of the response that has a message."""
+    found = next((one for one in error.errors if isinstance(one, dict) and one.get("message")), {})
+    return {str(name): str(value) for name, value in found.items()}

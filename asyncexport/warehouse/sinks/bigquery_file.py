@@ -4,7 +4,7 @@ A table that is partitioned by a column needs the column in the file, also if a 
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import duckdb
 from asyncexport.core.warehouse import bigquery_sql
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal
-from asyncexport.errors import SinkError
+from asyncexport.warehouse.faults import storage_error, unread_file
 from asyncexport.warehouse.sinks.bigquery_connection import NAME
 
 
@@ -45,10 +45,16 @@ def day_file(parquet: Path, fields: Mapping[str, str], *, day: str, scratch: Pat
         memory: DuckDB's memory limit, in bytes.
 
     Raises:
-        SinkError: the Parquet file cannot be read, or the disk is full.
+        SinkError: the Parquet file cannot be read.
+        StorageError: the disk is full or failed.
     """
-    with TemporaryDirectory(prefix="bigquery-", dir=scratch) as folder:
-        yield _made(parquet, fields, Path(folder), day=day, memory=memory)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="bigquery-", dir=scratch))
+            file = _made(parquet, fields, Path(folder), day=day, memory=memory)
+        except OSError as error:
+            raise storage_error(error, scratch) from error
+        yield file
 
 
 def _made(parquet: Path, fields: Mapping[str, str], folder: Path, *, day: str, memory: int) -> DayFile:
@@ -64,5 +70,5 @@ def _made(parquet: Path, fields: Mapping[str, str], folder: Path, *, day: str, m
             query = bigquery_sql.day_file(types, fields, day=day, file=source)
             duck.execute(f"COPY ({query}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)")
     except duckdb.Error as error:
-        raise SinkError(f"could not prepare {parquet} for BigQuery: {str(error).splitlines()[0]}", sink=NAME) from error
+        raise unread_file(parquet, error, sink=NAME, scratch=folder) from error
     return DayFile(target, rows, odd_times)

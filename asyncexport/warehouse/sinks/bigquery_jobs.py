@@ -1,12 +1,12 @@
 """The jobs that replace a day in BigQuery.
 
 1. A load job into the day's partition replaces all its rows at once, or none.
-2. The id of a job follows from what it loads. If the service says that there is such a job, that one is waited for; if
-   it has failed, the next one gets another id. The record has the id before the job starts.
+2. The id of a job follows from what it loads. The record has the id before the job starts. If the record had it before
+   this load, and the service says that there is such a job, that one is waited for. If it has failed, or the record did
+   not have it, the job gets another id: a job of long ago says nothing about the rows that are there now.
 3. A day without rows is deleted by a statement. BigQuery then drops the partition, which costs nothing.
 """
 
-from dataclasses import replace
 from datetime import date
 from typing import cast
 
@@ -14,7 +14,7 @@ from google.api_core.exceptions import Conflict, GoogleAPICallError
 from google.cloud import bigquery
 
 from asyncexport.core.warehouse import bigquery_sql
-from asyncexport.core.warehouse.bigquery_sql import DayLoad
+from asyncexport.core.warehouse.bigquery_sql import DayLoad, after
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.bigquery_connection import NAME, BigQueryConnection
 from asyncexport.warehouse.sinks.bigquery_file import DayFile
@@ -60,12 +60,15 @@ class BigQueryJobs:
             into = bigquery_sql.partition(f"{table.project}.{table.dataset_id}.{table.table_id}", day)
             config = _config(table, bigquery_sql.labels(table.table_id, day, load.receipt))
             job, was_there = self._submitted(client, file, into, id_=id_, location=table.location, config=config)
+            if was_there and not load.was_begun:
+                load = after(load)
+                continue
             try:
                 job.result(retry=self._retry, timeout=JOB_SECONDS)
             except GoogleAPICallError:
                 if job.error_result is None or not was_there:
                     raise
-                load = replace(load, number=load.number + 1)
+                load = after(load)
                 continue
             if job.output_rows != file.rows:
                 raise SinkError(

@@ -12,9 +12,11 @@ from typing import Any
 from google.api_core.exceptions import NotFound
 from google.cloud import bigquery
 
-from asyncexport.core.warehouse.bigquery_sql import RECORD, DayLoad, RecordStatements, single_receipts
+from asyncexport.core.warehouse.bigquery_sql import RECORD, DayLoad, RecordStatements
+from asyncexport.core.warehouse.table_columns import lacking_names, single_receipts
 from asyncexport.core.warehouse.views import LOADS
-from asyncexport.warehouse.sinks.bigquery_connection import BigQueryConnection
+from asyncexport.warehouse.faults import unfit_record
+from asyncexport.warehouse.sinks.bigquery_connection import NAME, BigQueryConnection
 
 _KINDS = {"table": "STRING", "day": "DATE", "receipt": "STRING", "job": "STRING", "number": "INT64", "rows": "INT64"}
 
@@ -32,10 +34,16 @@ class BigQueryRecord:
         self._dataset = dataset
 
     def make(self, client: bigquery.Client) -> None:
-        """Make the table if there is none."""
+        """Make the table if there is none.
+
+        Raises:
+            SinkError: it lacks a column.
+        """
         of = f"{client.project}.{self._dataset}.{LOADS}"
         try:
-            client.get_table(of, retry=self._retry)
+            found = client.get_table(of, retry=self._retry)
+            if lacks := lacking_names(RECORD, (one.name.lower() for one in found.schema)):
+                raise unfit_record(LOADS, lacks[0], sink=NAME, title="BigQuery")
         except NotFound:
             fields = [bigquery.SchemaField(name, type_) for name, type_ in RECORD.items()]
             table = bigquery.Table(of, schema=fields)
@@ -48,7 +56,7 @@ class BigQueryRecord:
             found = self._run(client, self._of(client).receipts, table=table).result(retry=self._retry)
         except NotFound:
             return {}
-        return single_receipts([(str(day), receipt) for day, receipt in found])
+        return single_receipts((str(day), receipt) for day, receipt in found)
 
     def forget(self, client: bigquery.Client, table: str) -> None:
         """Remove all days of a table."""

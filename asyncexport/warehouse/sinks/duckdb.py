@@ -27,6 +27,7 @@ from asyncexport.core.warehouse.identifiers import quoted
 from asyncexport.core.warehouse.table_columns import missing_columns
 from asyncexport.core.warehouse.views import LOADS, TableFacts
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.faults import unread_file
 from asyncexport.warehouse.sinks.duckdb_file import NAME, DuckDbFile, kind_of
 from asyncexport.warehouse.sinks.duckdb_record import DuckDbRecord
 from asyncexport.warehouse.sinks.sink import Sink
@@ -80,7 +81,7 @@ class DuckDbViews:
             with duckdb.connect() as con:
                 (rows,) = con.execute(f"SELECT count(*) FROM read_parquet({one_file(str(parquet))})").fetchall()[0]
         except duckdb.Error as error:
-            raise SinkError(f"could not read {parquet}: {str(error).splitlines()[0]}", sink=NAME) from error
+            raise unread_file(parquet, error, sink=NAME) from error
         return int(rows)
 
     def finish(self, table: str, facts: TableFacts) -> None:

@@ -21,6 +21,7 @@ from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import literal, postgres_name, quoted
 from asyncexport.core.warehouse.views import TABLES, Dialect, TableFacts, View, ViewPlace, digest, views
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.faults import unread_file
 from asyncexport.warehouse.sinks.postgres_catalog import exists, types_of
 from asyncexport.warehouse.sinks.postgres_connection import NAME, PostgresConnection
 from asyncexport.warehouse.sinks.postgres_record import PostgresRecord
@@ -215,7 +216,7 @@ def _copy(con: psycopg.Connection, name: str, day: str, parquet: Path, *, memory
                     sent, changed = sent + rows, changed + changed_rows
             kept = cursor.rowcount
     except duckdb.Error as error:
-        raise SinkError(f"could not read {parquet}: {str(error).splitlines()[0]}", sink=NAME) from error
+        raise unread_file(parquet, error, sink=NAME) from error
     if kept != sent:
         raise SinkError(
             f"could not load {day} into PostgreSQL: of {sent} rows it kept {kept}",

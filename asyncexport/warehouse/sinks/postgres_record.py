@@ -10,6 +10,7 @@ from asyncexport.core.warehouse.identifiers import literal, quoted
 from asyncexport.core.warehouse.table_columns import lacking_names
 from asyncexport.core.warehouse.views import LOADS
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.faults import unfit_record
 from asyncexport.warehouse.sinks.postgres_catalog import exists, types_of
 from asyncexport.warehouse.sinks.postgres_connection import NAME
 
@@ -47,11 +48,7 @@ class PostgresRecord:
             if not types:
                 con.execute(postgres_sql.made_record(self._schema, name))
             elif lacks := lacking_names(columns, types):
-                raise SinkError(
-                    f"could not load into PostgreSQL: the table {name} lacks the column {lacks[0]}",
-                    sink=NAME,
-                    hint=f"rename the table {name}; asyncexport then makes its own, and loads all days again",
-                )
+                raise unfit_record(name, lacks[0], sink=NAME, title="PostgreSQL")
 
     def receipts(self, con: psycopg.Connection, table: str) -> dict[str, str]:
         """Return the receipt of each day of a table, by date; empty if there is no record."""

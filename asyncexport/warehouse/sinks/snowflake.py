@@ -9,10 +9,10 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import duckdb
 from snowflake.connector.errors import ProgrammingError
@@ -21,9 +21,11 @@ from asyncexport.core.warehouse.columns import DATE, Column
 from asyncexport.core.warehouse.duckdb_sql import one_file
 from asyncexport.core.warehouse.identifiers import quoted
 from asyncexport.core.warehouse.snowflake_check import Aggregate, aggregates, difference, query_of_file, query_of_table
-from asyncexport.core.warehouse.snowflake_sql import STAGE, SnowflakeSchema, literal, missing, snowflake_name
+from asyncexport.core.warehouse.snowflake_sql import RECORDS, STAGE, SnowflakeSchema, literal, missing, snowflake_name
+from asyncexport.core.warehouse.table_columns import lacking_names, single_receipts
 from asyncexport.core.warehouse.views import LOADS, TABLES, TableFacts
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.faults import storage_error, unfit_record, unread_file
 from asyncexport.warehouse.sinks.snowflake_connection import NAME, NOT_FOUND, SnowflakeConnection
 
 DEFAULT_MEMORY = 1 << 30
@@ -61,7 +63,7 @@ class SnowflakeSink:
             if not (self._types(table) and self._types(LOADS)):
                 return {}
             query = f"SELECT DAY, RECEIPT FROM {self._schema.of(LOADS)} WHERE TABLE_NAME = {literal(table)}"
-            return {str(day): str(receipt) for day, receipt in self._connection.run(query)}
+            return single_receipts((str(day), str(receipt)) for day, receipt in self._connection.run(query))
 
     def row_counts(self, table: str) -> Mapping[str, int]:
         """Return the rows of each day (`Sink`)."""
@@ -142,7 +144,13 @@ class SnowflakeSink:
     def _make_records(self) -> None:
         # CREATE … IF NOT EXISTS needs the right to create even if there is nothing to create.
         run, schema = self._connection.run, self._schema
-        lacking = [statement for name, statement in schema.records().items() if not self._types(name)]
+        lacking = []
+        for name, columns in RECORDS.items():
+            types = self._types(name)
+            if not types:
+                lacking.append(schema.made_record(name))
+            elif lacks := lacking_names(columns, types):
+                raise unfit_record(name, lacks[0], sink=NAME, title="Snowflake")
         if lacking and schema.name not in self._names(f"SHOW SCHEMAS IN DATABASE {quoted(schema.database)}"):
             run(f"CREATE SCHEMA IF NOT EXISTS {schema.qualified}")
         for statement in lacking:
@@ -201,7 +209,7 @@ class _ParquetDay:
                 self.compared: Sequence[Aggregate] = aggregates(self.types)
                 (self.values,) = duck.execute(query_of_file(self.compared, str(path))).fetchall()
         except duckdb.Error as error:
-            raise SinkError(f"could not read {path}: {str(error).splitlines()[0]}", sink=NAME) from error
+            raise unread_file(path, error, sink=NAME) from error
 
     @property
     def rows(self) -> int:
@@ -211,7 +219,10 @@ class _ParquetDay:
     @contextmanager
     def under_a_plain_path(self) -> Iterator[str]:
         """Give the file a path without wildcards, which PUT would expand, and with the name `FILE`."""
-        with TemporaryDirectory(prefix="asyncexport-") as folder:
-            link = Path(folder) / FILE
-            link.symlink_to(self._path.absolute())
+        with ExitStack() as stack:
+            try:
+                link = Path(stack.enter_context(TemporaryDirectory(prefix="asyncexport-"))) / FILE
+                link.symlink_to(self._path.absolute())
+            except OSError as error:
+                raise storage_error(error, Path(gettempdir())) from error
             yield str(link)

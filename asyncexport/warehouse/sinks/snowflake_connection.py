@@ -142,6 +142,8 @@ class SnowflakeConnection:
             try:
                 yield
                 self.run("COMMIT")
+            except _LOST:  # the server rolls back by itself, and a statement would wait for it in vain
+                raise
             except BaseException:
                 self._roll_back()
                 raise
