@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from asyncexport.core.health.beside import (
 )
 from asyncexport.core.health.report import DirectoryFacts, status_report
 from asyncexport.ledger import begun_here, beside_path, hold, own_load_path, read_beside, record_begun, record_ended
+from asyncexport.ledger.small_files import read_small, replace_small
 from tests.json_lines import check
 from tests.load_rig import Arrival, Place, events
 
@@ -186,3 +188,18 @@ def test_status_shows_the_last_load(tmp_path, capsys):
     assert "the last load (load) ended at " in capsys.readouterr().out
     code = "import sys; from asyncexport.cli import main; main(); sys.exit('duckdb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, "status", *options], check=True, capture_output=True)
+
+
+def test_processes_that_replace_a_small_file_at_the_same_time_do_not_disturb_each_other(tmp_path):
+    """The file is always one of the contents, none of them fails, and nothing else is left."""
+    path = tmp_path / "file"
+    contents = [str(number).encode() * 5000 for number in range(4)]
+
+    def write(content: bytes) -> None:
+        for _ in range(25):
+            replace_small(path, content)
+            assert read_small(path, longest=10_000) in contents
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        assert list(pool.map(write, contents)) == [None] * len(contents)
+    assert list(tmp_path.iterdir()) == [path]

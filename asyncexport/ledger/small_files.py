@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,15 +27,21 @@ def replace_small(path: Path, content: bytes) -> None:
     Raises:
         StorageError: the file cannot be written.
     """
-    aside = path.with_name(f"{path.name}.new")
+    # Several processes may do this at the same time, such as two mirrors that end together.
+    aside = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     with translated(path):
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         with suppress(FileNotFoundError):
+            # Of a process of the same number that was killed.
             aside.unlink()
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        try:
+            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            with suppress(FileNotFoundError):
+                aside.unlink()
         sync_folder(path.parent)
