@@ -62,19 +62,22 @@ BEGUN = BesideBegin("nightly", NOW + 60, "here", 4711)
         ),
         (
             Beside(LOAD, replace(FAILED, exit_code=9, error="", counts=DAYS | {"loaded": 1})),
-            f"last load: nightly ended at {AT}: 30 days, 1 left; none was complete",
+            f"last load: nightly ended at {AT}: 30 days, 1 left; no load has been complete yet",
             True,
         ),
         (
             Beside(LOAD, replace(FAILED, exit_code=143, counts={"days": 1})),
-            f"last load: nightly was stopped by SIGTERM or SIGHUP at {AT}: 1 day, 1 left: no answer; none was complete",
+            (
+                f"last load: nightly was stopped by SIGTERM or SIGHUP at {AT}: 1 day, 1 left: no answer; "
+                "no load has been complete yet"
+            ),
             False,
         ),
         (
             Beside(LOAD, replace(FAILED, counts=DAYS)),
             (
                 f"last load: nightly ended at {AT}: 30 days, not all destinations are up to date: no answer; "
-                "none was complete"
+                "no load has been complete yet"
             ),
             False,
         ),
@@ -97,13 +100,16 @@ BEGUN = BesideBegin("nightly", NOW + 60, "here", 4711)
             Beside(MIRROR, replace(FAILED, counts=FILES | {"missing": 3, "foreign": 1})),
             (
                 f"last mirror: nightly ended at {AT}: 1,048 files there, 3 missing, of which the name of 1 is taken: "
-                "no answer; none was complete"
+                "no answer; no mirror has been complete yet"
             ),
             False,
         ),
         (
             Beside(MIRROR, replace(FAILED, counts={"missing": None})),
-            f"last mirror: nightly ended at {AT}: 0 files there, not all were compared: no answer; none was complete",
+            (
+                f"last mirror: nightly ended at {AT}: 0 files there, not all were compared: no answer; "
+                "no mirror has been complete yet"
+            ),
             False,
         ),
     ],

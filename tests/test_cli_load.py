@@ -99,7 +99,7 @@ def test_a_check_prints_what_differs(place, capsys):
     assert main(options(place, "--check", "--to", "parquet")) == Exit.PARTIAL
     found = capsys.readouterr()
     assert found.out.splitlines() == [
-        *(f"differs  parquet {table} {date(day)}: not loaded" for table in (TABLE, OURS) for day in range(2)),
+        *(f"differs  parquet {table} {date(0)} to {date(1)} (2 days): not loaded" for table in (TABLE, OURS)),
         "4 days of tables differ from the archives",
     ]
     assert "hint: `asyncexport load --to parquet -d" in found.err

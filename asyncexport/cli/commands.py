@@ -170,7 +170,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "load": Entry(
         "load",
-        "load stored days into tables: Parquet, DuckDB, databases; only what changed; --check compares them",
+        "load stored days into tables (Parquet, DuckDB, databases): those that have changed; --check only compares",
         (*COMMON, Exit.PARTIAL, Exit.LOCKED, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
         (
             ("", "every day that has changed, into the destinations of [load] to"),
@@ -181,7 +181,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "mirror": Entry(
         "mirror",
-        "upload to [output] mirror, such as an S3 bucket, what it lacks; --check compares it",
+        "upload what [output] mirror, such as an S3 bucket, lacks; --check only compares",
         (*COMMON, Exit.PARTIAL, Exit.LEDGER, Exit.DISK, Exit.INTERRUPTED, Exit.TERMINATED),
         (
             ("", "every archive that the bucket does not have"),

@@ -1,5 +1,6 @@
 """`load`: put exported days into tables, or check the tables."""
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,7 @@ from asyncexport.cli.session import Session
 from asyncexport.cli.signals import AGAIN, run_gracefully
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.summary import Summary
-from asyncexport.display import count_of, load_hints, load_lines, load_record, plain
+from asyncexport.display import count_of, days_text, load_hints, load_lines, load_record, plain
 from asyncexport.errors import SinkError
 
 if TYPE_CHECKING:
@@ -151,10 +152,14 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
 
     failures: list[SinkError] = []
     found: list[Difference] = []
-    for one in check_load(asked.settings, spec, now=now, on_failure=failures.append):
-        found.append(one)
-        session.record("differs", sink=one.sink, table=one.table, date=one.date, reason=one.reason)
-        session.say(f"differs  {one.sink} {one.table} {one.date}: {plain(one.reason)}")
+    every = check_load(asked.settings, spec, now=now, on_failure=failures.append)
+    for (sink, table, reason), days in groupby(every, key=lambda one: (one.sink, one.table, one.reason)):
+        dates = []
+        for one in days:
+            found.append(one)
+            dates.append(one.date)
+            session.record("differs", sink=one.sink, table=one.table, date=one.date, reason=one.reason)
+        session.say_fitted(f"differs  {sink} {table} {days_text(dates)}: {plain(reason)}")
     if found:
         session.say(f"{count_of(len(found), 'day of a table differs', 'days of tables differ')} from the archives")
     elif not session.quiet and not failures:

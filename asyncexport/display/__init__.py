@@ -26,7 +26,7 @@ from asyncexport.display.audit_text import audit_lines
 from asyncexport.display.closing_text import closing_line, closing_lines, look_command, merged_problems
 from asyncexport.display.formatting import count_of, fitted_table, plain, show_count, show_minute, table, wrapped
 from asyncexport.display.lines import MessageLines, ResultLines, listening
-from asyncexport.display.load_text import load_hints, load_lines, load_record
+from asyncexport.display.load_text import days_text, load_hints, load_lines, load_record
 from asyncexport.display.mirror_text import mirror_hints, mirror_lines, mirror_record
 from asyncexport.display.output import Outlet, StandardStreams
 from asyncexport.display.viewers import ProgressCounter, RunViewer
@@ -42,6 +42,7 @@ __all__ = [
     "closing_line",
     "closing_lines",
     "count_of",
+    "days_text",
     "fitted_table",
     "listening",
     "load_hints",

@@ -1,6 +1,6 @@
 """What a load did, in words and as JSON."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -36,6 +36,11 @@ def load_record(event: LoadEvent) -> dict[str, Any]:
     if isinstance(event, DayFailed):
         record |= {"reason": str(event.error), "failed_sinks": dict(event.failed_sinks)}
     return record
+
+
+def days_text(dates: Sequence[str]) -> str:
+    """Return some days, in order, as a short text: the only one, or the first, the last and their number."""
+    return dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]} ({show_count(len(dates))} days)"
 
 
 def load_lines(summary: Summary, *, directory: str) -> list[str]:
@@ -105,5 +110,4 @@ def _failures(tally: LoadTally) -> Iterator[str]:
     ordered = sorted(tally.failures, key=lambda one: (one.counts.export, str(one.error), one.counts.date))
     for (export, reason), days in groupby(ordered, key=lambda one: (one.counts.export, str(one.error))):
         dates = [one.counts.date for one in days]
-        when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]} ({show_count(len(dates))} days)"
-        yield f"failed: {export} {when}: {reason}"
+        yield f"failed: {export} {days_text(dates)}: {reason}"

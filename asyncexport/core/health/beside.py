@@ -144,7 +144,9 @@ def _how_it_ended(record: Beside) -> str:
     if last.is_complete:
         return text
     earlier = (
-        f"the last complete one ended at {show(record.complete_at)}" if record.complete_at else "none was complete"
+        f"the last complete one ended at {show(record.complete_at)}"
+        if record.complete_at
+        else f"no {record.kind} has been complete yet"
     )
     return f"{text}; {earlier}"
 
