@@ -201,20 +201,24 @@ async def test_a_holder_that_seems_gone_is_joined_all_the_same(tmp_path):
 
 
 async def test_shortfalls_in_its_range_are_reported(tmp_path):
-    """They are those of an ordinary run over the same range, and with `[sentinel] fail` they decide the exit code."""
+    """They are those of an ordinary run over the same range, and with `[sentinel] fail` they decide the exit code.
+
+    That also holds for a wait that ends after `--max-duration`, with work left.
+    """
     async with serving(replace(SERVICE, rows_per_hour=1e-9)) as sandbox:
         start = start_of(sandbox) - 40 * DAY
         alone = await run_alone(sandbox, tmp_path, changes=WIDTH, start=show(start), end=show(start + 8 * DAY))
         fail = {"sentinel": {"fail": True}}
         with held(tmp_path):
             codes = [
-                (await join(sandbox, tmp_path, start=start, days=8, changes=changes)).exit_code
+                (await join(sandbox, tmp_path, start=start, changes=changes, **more)).exit_code
+                for more in ({"days": 8}, {"days": 9, "max_duration_seconds": 0.1})
                 for changes in ({}, fail)
             ]
             summary = await join(sandbox, tmp_path, start=start, days=8)
     assert alone.tally.shortfalls
     assert summary.tally.shortfalls == alone.tally.shortfalls
-    assert codes == [Exit.DONE, Exit.PARTIAL]
+    assert codes == [Exit.DONE, Exit.PARTIAL, Exit.TIME_UP, Exit.PARTIAL]
 
 
 async def test_only_one_run_waits(tmp_path):

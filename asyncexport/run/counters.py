@@ -82,10 +82,14 @@ class RunCounters:
         if stop.reason is not None and not self.has_begun:
             return stop.reason
         if stop.reason is not None and tally.unfinished:
-            has_failures = tally.failed or tally.losses or tally.fails_by_shortfalls
-            return Exit.PARTIAL if stop.reason is Exit.TIME_UP and has_failures else stop.reason
+            return self.code_of_stop(stop.reason)
         code = tally.exit_code()
         return Exit.TIME_UP if code is Exit.DONE and self.requires_end and tally.is_cut_back else code
+
+    def code_of_stop(self, reason: Exit) -> Exit:
+        """Return the exit code of a run that was stopped before it was done: 9 says that nothing failed."""
+        has_failures = self.tally.failed or self.tally.losses or self.tally.fails_by_shortfalls
+        return Exit.PARTIAL if reason is Exit.TIME_UP and has_failures else reason
 
     def cause(self, error: Exception | None) -> Exception | None:
         """Return the error to report: the exception that ended the run, else the first refusal of an export."""

@@ -186,7 +186,7 @@ class _JoiningRun:
                 report_at = self._waited + times.report
                 self._emit(Joining(self._joined, self._progress, self._waited))
             if self._waited >= (times.longest if self._limit is None else self._limit):
-                return self._timed_out()
+                return await self._timed_out()
             await self._pause()
         return self._summary(self._order.stop.reason)
 
@@ -205,24 +205,28 @@ class _JoiningRun:
 
     async def _done(self) -> Summary:
         """Return the summary for a share that the other run has completed."""
-        tally = self._counters.tally
-        tally.shortfalls = await asyncio.to_thread(self._share.shortfalls)
-        tally.shortfalls_fail = self._order.settings.sentinel.fail
+        await self._count_shortfalls()
         for message in () if self._share.plan is None else self._share.plan.notes:
             self._emit(Note(message))
         self._count()
         return self._summary(self._counters.exit_code(None, Stop()))
 
-    def _timed_out(self) -> Summary:
+    async def _timed_out(self) -> Summary:
         self._count()
         if self._limit is not None:
-            return self._summary(Exit.PARTIAL if self._counters.tally.failed else Exit.TIME_UP)
+            await self._count_shortfalls()
+            return self._summary(self._counters.code_of_stop(Exit.TIME_UP))
         directory, waited = self._order.settings.output.directory, show_duration(self._times.longest)
         error = LedgerLockedError(
             f"waited {waited} for {directory}, which another run still holds: {self._joined or 'an unknown process'}",
             hint="`asyncexport status` shows whether that run makes progress; if it does not, stop it",
         )
         return self._summary(Exit.LOCKED, error)
+
+    async def _count_shortfalls(self) -> None:
+        tally = self._counters.tally
+        tally.shortfalls = await asyncio.to_thread(self._share.shortfalls)
+        tally.shortfalls_fail = self._order.settings.sentinel.fail
 
     def _count(self) -> None:
         if self._progress is not None:
