@@ -13,8 +13,10 @@ from asyncexport.core.bundles import ALL_TIME, DAY, HOUR, show
 from asyncexport.core.events import Event
 from asyncexport.core.states import BundleRecord, Created, FewerRows, Stored
 from asyncexport.core.summary import Exit, Summary
+from asyncexport.display import closing_line, closing_lines
 from asyncexport.engine.scheduler import Stop
 from asyncexport.ledger import LedgerReader, hold
+from asyncexport.run.monitored import ends_as_it_should
 from asyncexport.run.run import export
 from asyncexport.run.spec import Audit, Nightly
 from asyncexport.run.survey import survey
@@ -207,6 +209,46 @@ async def test_an_audit_leaves_out_what_it_cannot_compare(tmp_path):
         assert sandbox.counts["create"] == 5
     assert (summary.exit_code, audited(summary)["compared"]) == (Exit.DONE, 5)
     assert not (tmp_path / gone.path).exists()
+
+
+async def test_a_damaged_archive_is_reported_and_not_compared(tmp_path):
+    """Whether bytes are missing or other bytes: it says nothing about late rows, and the exit code is 3.
+
+    `verify --repair` is what exports it again, so the audit leaves it as it is. A nightly run does the same.
+    """
+    async with serving(SERVICE) as sandbox:
+        scene = await stored(sandbox, tmp_path, days=1)
+        sandbox.skip(5 * DAY)
+        first, second = (tmp_path / one.stored.path for one in scene.records()[:2] if one.stored)
+        first.write_bytes(first.read_bytes()[:-1] + b"x")
+        second.write_bytes(second.read_bytes()[:-9])
+        damaged = {path: path.read_bytes() for path in (first, second)}
+        viewer = Notebook()
+        summary = await scene.audit(sample(60), viewer=viewer)
+        night = await scene.night(end=show(scene.start + DAY), audit=sample(4, seed=2))
+    found = audited(summary)
+    assert (summary.exit_code, found["sampled"], found["compared"], found["damaged"]) == (Exit.PARTIAL, 4, 2, 2)
+    assert (found["differ"], summary.tally.unfinished) == (0, 0)
+    notes = [event["message"] for event in viewer.of("note")][1:]
+    assert notes == [
+        f"{path.relative_to(tmp_path)} is damaged: it is not the file that was stored, so it is not audited"
+        for path in (first, second)
+    ]
+    assert closing_lines(summary)[0].startswith("finished, but archives are damaged: 2 of 2 bundles stored")
+    assert f"; damaged: {first.relative_to(tmp_path)}; " in closing_line(summary)
+    assert (night.exit_code, audited(night)["damaged"]) == (Exit.PARTIAL, 2)
+    assert {path: path.read_bytes() for path in (first, second)} == damaged
+
+
+async def test_an_audit_that_finds_nothing_to_compare_is_not_done(tmp_path):
+    """It proves nothing, and nothing has failed: the exit code is 9."""
+    async with serving(SERVICE) as sandbox:
+        scene = await stored(sandbox, tmp_path, days=1)
+        sandbox.skip(DAY)
+        summary = await scene.audit(sample(60, older_than=9.0 * DAY))
+    assert (summary.exit_code, summary.error) == (Exit.TIME_UP, None)
+    assert closing_lines(summary)[0] == "finished, but nothing was compared: nothing to do"
+    assert not ends_as_it_should(summary, Audit((), sample(1)))
 
 
 async def test_a_nightly_run_audits_after_everything_else(tmp_path):

@@ -506,7 +506,7 @@ ENDS = [
     Case("a repair without the ledger of its archives", Exit.LEDGER, ("verify", "--repair"), before=a_lost_ledger),
     Case("verify without archives", Exit.LEDGER, ("verify",), error="exports has no ledger"),
     Case("an audit", Exit.DONE, ("audit", "--sample", "3"), before=a_run_before),
-    Case("an audit with nothing old enough", Exit.DONE, ("audit", "--older-than", "900d"), before=a_run_before),
+    Case("an audit with nothing old enough", Exit.TIME_UP, ("audit", "--older-than", "900d"), before=a_run_before),
     Case(
         "an audit that brings far fewer rows",
         Exit.PARTIAL,

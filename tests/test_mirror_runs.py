@@ -17,6 +17,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.health.beside import BesideKind
 from asyncexport.core.mirror.tally import MirrorEvent, MirrorTally, Outcome, exit_with_mirror
 from asyncexport.core.summary import Summary, Tally
+from asyncexport.display import closing_lines
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, LedgerError, MirrorError
 from asyncexport.run.mirror_diagnosis import mirror_check
@@ -144,6 +145,7 @@ async def test_a_failing_mirror_does_not_harm_the_run(rig):
     assert summary.error is None
     assert summary.mirror
     assert isinstance(summary.mirror.error, MirrorError)
+    assert closing_lines(summary)[0] == "done: nothing to do", "what the mirror did has lines of its own"
     assert summary.to_dict()["mirror"] == {
         "uploaded": 0,
         "already": 0,

@@ -162,7 +162,7 @@ COMMANDS: dict[str, Entry] = {
     "audit": Entry(
         "audit",
         "export a random sample of stored bundles again, replace those whose rows differ, and say what that proves",
-        NO_TIME,
+        ANY_RUN,
         (
             ("", "60 bundles: if none differs, fewer than 5 % of all bundles do"),
             ("--sample 300 --older-than 7d --wait", "a larger sample of older data, once no other run is active"),

@@ -16,6 +16,7 @@ from asyncexport.display import (
     audit_lines,
     closing_line,
     closing_lines,
+    compared_nothing,
     load_hints,
     load_lines,
     look_command,
@@ -174,7 +175,9 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
         yield f"run the same command again after {show(complete_at)}, when the end is settled"
         return
     if summary.exit_code in HINTS and isinstance(spec, Audit):
-        if tally.unfinished:
+        if compared_nothing(summary):
+            yield "audit again when bundles are older, or lower `--older-than`"
+        elif tally.unfinished:
             yield "later runs finish the exports in progress; another audit chooses other bundles"
         return
     if summary.exit_code is not Exit.PARTIAL:
@@ -185,6 +188,8 @@ def _hints(session: "Session", spec: "RunSpec", summary: "Summary") -> Iterator[
         yield _next_step(session, spec)
     elif tally.unfinished:
         yield HINTS[Exit.TIME_UP]
+    if tally.audit.damaged:
+        yield f"`{session.invocation.again('verify', '--repair')}` exports damaged archives again"
     if kept:
         yield accepting(session)
     if tally.fails_by_shortfalls:

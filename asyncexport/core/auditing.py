@@ -175,10 +175,12 @@ class AuditResult:
     Attributes:
         sample: The chosen bundles, each with the archive that it had.
         comparisons: The comparisons so far.
+        damaged: Bundles that were chosen and cannot be compared, because their archive on the disk is damaged.
     """
 
     sample: dict[Bundle, Stored] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
+    damaged: dict[Bundle, Stored] = field(default_factory=dict)
 
     def __contains__(self, bundle: object) -> bool:
         """Whether a bundle is in the sample."""
@@ -217,10 +219,11 @@ class AuditResult:
         for one in self.comparisons:
             total.count(one)
         return {
-            "sampled": len(self.sample),
+            "sampled": len(self.sample) + len(self.damaged),
             "compared": total.bundles,
             "differ": total.differ,
             "kept": self.kept,
+            "damaged": len(self.damaged),
             "rows": total.rows,
             "rows_added": total.rows_added,
             "rows_removed": total.rows_removed,

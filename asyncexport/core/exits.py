@@ -54,8 +54,8 @@ MEANINGS: dict[Exit, str] = {
     Exit.LEDGER: "the ledger is damaged, missing although archives exist, incomplete, or belongs to another export "
     "definition or organisation; or archives to be loaded are not what the ledger says, or overlap",
     Exit.DISK: "the disk is full, not writable or missing, or does not support file locks",
-    Exit.TIME_UP: "work is left and nothing failed: stopped by `--max-duration`, or the end is not settled yet "
-    "(`--require-end`)",
+    Exit.TIME_UP: "work is left and nothing failed: stopped by `--max-duration`, the end is not settled yet "
+    "(`--require-end`), or an audit found nothing to compare",
     Exit.INTERRUPTED: "stopped by SIGINT (Ctrl-C); the state is saved",
     Exit.TERMINATED: "stopped by SIGTERM or SIGHUP; the state is saved",
 }

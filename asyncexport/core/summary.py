@@ -125,6 +125,11 @@ class Tally:
         """Whether the run fails because rows seem to be missing."""
         return self.shortfalls_fail and bool(self.shortfalls)
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether anything is not as it should be, apart from work that is left."""
+        return bool(self.failed or self.losses or self.audit.damaged or self.fails_by_shortfalls)
+
     def count_paused(self, paused: Sequence[PausedBundle]) -> None:
         """Count parked bundles that this run does not retry, instead of those of an earlier plan."""
         for bundle in self.next_tries:
@@ -134,9 +139,10 @@ class Tally:
 
     def record(self, event: Event) -> None:
         """Count an event. A bundle that is retried is no longer parked."""
+        if isinstance(event, BundleStored | BundleParked | BundleSplit):
+            self._forget(event.bundle)
         match event:
             case BundleStored(bundle=bundle, archive=archive, replaced=replaced):
-                self._forget(bundle)
                 self.stored_of.add(bundle.export)
                 self.stored += 1
                 self.empty += archive.rows == 0
@@ -145,11 +151,9 @@ class Tally:
                 if replaced is not None:
                     self._stored_again(bundle, replaced, archive)
             case BundleParked(bundle=bundle, state=FewerRows()) if bundle in self.kept_before:
-                self._forget(bundle)
                 self.stored_before += 1
                 self.refreshed.count_kept()
             case BundleParked(bundle=bundle, state=state):
-                self._forget(bundle)
                 self.parked[bundle] = event.reason
                 if isinstance(state, FewerRows):
                     self.fewer[bundle] = state
@@ -157,8 +161,7 @@ class Tally:
                         self.refreshed.count_kept()
             case BundleAudited(comparison=comparison):
                 self.audit.comparisons.append(comparison)
-            case BundleSplit(bundle=bundle, pieces=pieces):
-                self._forget(bundle)
+            case BundleSplit(pieces=pieces):
                 self.planned += len(pieces) - 1
             case BundleMoved(before=before):
                 self._forget(before.bundle)
@@ -185,18 +188,14 @@ class Tally:
     def problems(self) -> list[dict[str, Any]]:
         """Return one object for each parked bundle, and for each that lost rows with its archive."""
         lost = {bundle: lost_reason(fewer) for bundle, fewer in self.losses.items()}
-        return [
-            _problem_of(bundle, reason, self.fewer.get(bundle), next_try=self.next_tries.get(bundle))
-            for bundle, reason in sorted({**self.parked, **lost}.items())
-        ]
+        found, fewer, tries = sorted({**self.parked, **lost}.items()), self.fewer, self.next_tries
+        return [_problem_of(one, reason, fewer.get(one), next_try=tries.get(one)) for one, reason in found]
 
     def exit_code(self) -> Exit:
         """Return the exit code of a run that was not interrupted."""
         if refused := self.never_stored - self.stored_of:
             return Exit.KEY_REFUSED if refused <= self.key_blamed else Exit.USAGE
-        if self.failed or self.unfinished or self.losses or self.fails_by_shortfalls:
-            return Exit.PARTIAL
-        return Exit.DONE
+        return Exit.PARTIAL if self.unfinished or self.has_failures else Exit.DONE
 
 
 def _problem_of(bundle: Bundle, reason: str, fewer: FewerRows | None, *, next_try: float | None) -> dict[str, Any]:
@@ -323,7 +322,7 @@ class Summary:
             "problems": tally.problems(),
         }
         summary |= {} if self.joined is None else {"joined": self.joined.to_dict()}
-        summary |= {"audited": tally.audit.to_dict()} if tally.audit.sample else {}
+        summary |= {"audited": tally.audit.to_dict()} if tally.audit.sample or tally.audit.damaged else {}
         summary |= {} if self.checked is None else {"checked": dict(self.checked)}
         summary |= {} if self.load is None else {"load": self.load.to_dict()}
         summary |= {} if self.mirror is None else {"mirror": self.mirror.to_dict()}

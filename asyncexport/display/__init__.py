@@ -22,7 +22,7 @@
 """
 
 from asyncexport.core.text import show_bytes
-from asyncexport.display.audit_text import audit_lines
+from asyncexport.display.audit_text import audit_lines, compared_nothing
 from asyncexport.display.closing_text import closing_line, closing_lines, look_command, merged_problems
 from asyncexport.display.formatting import count_of, fitted_table, plain, show_count, show_minute, table, wrapped
 from asyncexport.display.lines import MessageLines, ResultLines, listening
@@ -41,6 +41,7 @@ __all__ = [
     "audit_lines",
     "closing_line",
     "closing_lines",
+    "compared_nothing",
     "count_of",
     "days_text",
     "fitted_table",

@@ -5,6 +5,8 @@ import math
 from asyncexport.core.auditing import AuditResult, AuditStep, Comparison
 from asyncexport.core.bundles import show
 from asyncexport.core.confidence import CONFIDENCE
+from asyncexport.core.exits import Exit
+from asyncexport.core.summary import Summary
 from asyncexport.core.text import show_duration
 from asyncexport.display.formatting import count_of, plain, show_count
 
@@ -12,11 +14,19 @@ MOST_DIFFERING = 10
 """Differing bundles that are listed one by one; `--json` lists all."""
 
 
+def compared_nothing(summary: Summary) -> bool:
+    """Whether the command `audit` found no bundle that it could have compared."""
+    return summary.command == "audit" and summary.exit_code is Exit.TIME_UP and not summary.tally.audit.comparisons
+
+
 def audit_lines(audit: AuditResult) -> list[str]:
     """Return the result of an audit; none without an audit."""
-    if not audit.sample:
+    if not (audit.sample or audit.damaged):
         return []
     lines = [f"audit: {_claim(audit)}"]
+    lines += [f"damaged: {plain(one.path)}" for one in list(audit.damaged.values())[:MOST_DIFFERING]]
+    if len(audit.damaged) > MOST_DIFFERING:
+        lines.append(f"damaged: {show_count(len(audit.damaged) - MOST_DIFFERING)} more; `verify` lists all")
     if missing := len(audit.sample) - len(audit.comparisons):
         count = count_of(missing, "bundle of the sample was", "bundles of the sample were")
         lines.append(f"audit: {count} not compared")

@@ -10,7 +10,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.refreshed import Refreshed
 from asyncexport.core.summary import Summary, Tally, lost_reason
 from asyncexport.core.text import show_bytes, show_duration
-from asyncexport.display.audit_text import audit_lines
+from asyncexport.display.audit_text import audit_lines, compared_nothing
 from asyncexport.display.formatting import count_of, plain, show_count
 from asyncexport.display.load_text import load_lines
 from asyncexport.display.mirror_text import mirror_lines
@@ -31,6 +31,10 @@ STOPPED = (Exit.TIME_UP, Exit.INTERRUPTED, Exit.TERMINATED)
 """The exit codes of runs that were stopped, perhaps before it was known whether there was anything to do."""
 
 NOT_SETTLED = "finished up to what is settled; the end that was asked for is not settled yet"
+
+NOTHING_TO_COMPARE = "finished, but nothing was compared"
+
+DAMAGED_ARCHIVES = "finished, but archives are damaged"
 
 FEW_ROWS = "finished, but rows seem to be missing"
 
@@ -140,6 +144,8 @@ def closing_line(summary: Summary) -> str:
     if reasons:
         first = min(reasons)
         line += f"; {_problem('first problem', first, reasons[first])}"
+    elif tally.audit.damaged:
+        line += f"; {audit_lines(tally.audit)[1]}"
     elif tally.shortfalls:
         line += f"; {_shortfalls(tally)[0]}"
     elif summary.mirror is not None and summary.mirror.exit_code() is not Exit.DONE:
@@ -168,23 +174,25 @@ def _first_line(summary: Summary, *, hung_up: bool) -> str:
     # A refused export does not stop the run: the other exports continue.
     stopped = summary.error is not None and summary.error not in tally.refusals.values()
     code = summary.exit_code
-    if summary.load is not None and not stopped and code not in STOPPED:
-        # The load has lines of its own.
+    if (summary.load or summary.mirror) is not None and not stopped and code not in STOPPED:
+        # The load and the mirror have lines of their own.
         code = tally.exit_code()
     first = BY_AN_ERROR if stopped else FIRST_WORDS.get(code, BY_AN_ERROR)
     if hung_up and code is Exit.TERMINATED:
         first = BY_HANG_UP
     if summary.ends_unsettled:
         first = NOT_SETTLED
+    if compared_nothing(summary):
+        first = NOTHING_TO_COMPARE
     if code is Exit.PARTIAL and not (tally.failed or tally.unfinished or tally.losses or stopped):
-        first = FEW_ROWS
+        first = DAMAGED_ARCHIVES if tally.audit.damaged else FEW_ROWS
     return f"{first}: {_bundles(summary)}"
 
 
 def _bundles(summary: Summary) -> str:
     tally = summary.tally
     if not tally.planned:
-        is_known = summary.exit_code not in STOPPED or summary.ends_unsettled
+        is_known = summary.exit_code not in STOPPED or summary.ends_unsettled or compared_nothing(summary)
         return "nothing to do" if is_known else "no work had begun"
     have = tally.stored_before + tally.stored
     parts = [f"{show_count(have)} of {show_count(tally.planned)} bundles stored"]

@@ -36,6 +36,7 @@ class RunCounters:
         refused: Requests answered with 429.
         began: When the run started, on the monotonic clock.
         requires_end: Whether work is left while the requested end is not settled.
+        requires_comparison: Whether nothing was achieved unless an audit has compared a bundle.
         joined: The last run that this one has waited for.
         has_begun: Whether the run holds the lock. Until then it only waits.
     """
@@ -46,6 +47,7 @@ class RunCounters:
     refused: int = 0
     began: float = field(default_factory=time.monotonic)
     requires_end: bool = False
+    requires_comparison: bool = False
     joined: JoinedRun | None = None
     has_begun: bool = False
 
@@ -84,12 +86,13 @@ class RunCounters:
         if stop.reason is not None and tally.unfinished:
             return self.code_of_stop(stop.reason)
         code = tally.exit_code()
-        return Exit.TIME_UP if code is Exit.DONE and self.requires_end and tally.is_cut_back else code
+        is_cut_back = self.requires_end and tally.is_cut_back
+        compared_nothing = self.requires_comparison and not tally.audit.comparisons
+        return Exit.TIME_UP if code is Exit.DONE and (is_cut_back or compared_nothing) else code
 
     def code_of_stop(self, reason: Exit) -> Exit:
         """Return the exit code of a run that was stopped before it was done: 9 says that nothing failed."""
-        has_failures = self.tally.failed or self.tally.losses or self.tally.fails_by_shortfalls
-        return Exit.PARTIAL if reason is Exit.TIME_UP and has_failures else reason
+        return Exit.PARTIAL if reason is Exit.TIME_UP and self.tally.has_failures else reason
 
     def cause(self, error: Exception | None) -> Exception | None:
         """Return the error to report: the exception that ended the run, else the first refusal of an export."""

@@ -9,6 +9,7 @@
 4. A run and the `plan` command use the same function, `plan_run`.
 """
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,12 +24,12 @@ from asyncexport.core.health.problems import not_accepted
 from asyncexport.core.parking import PAUSABLE, pause_end, pieces_of
 from asyncexport.core.refreshing import acting_ages, kept_is_due
 from asyncexport.core.service_time import CLOCKS_APART_SECONDS
-from asyncexport.core.states import BundleRecord
+from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.core.summary import PausedBundle, Tally
 from asyncexport.errors import ConfigError, Problem
 from asyncexport.ledger import Ledger, LedgerQueries
 from asyncexport.run.ranges import NIGHTLY_SINCE, date_problems, export_ranges, is_past, nightly_start
-from asyncexport.run.sampling import audit_records, notes_on_sample
+from asyncexport.run.sampling import audit_records, is_damaged, note_on_damaged, notes_on_sample
 from asyncexport.run.spec import Instructions, RunSpec, instructions
 
 CLOCK_CHECK = "clock_check"
@@ -91,6 +92,7 @@ class Planner:
         self.clock = clock
         self.tally = tally
         self._zero, self._night_start = clock.zero, 0
+        self._looked_at: dict[Stored, bool] = {}
 
     @property
     def has_open_end(self) -> bool:
@@ -111,11 +113,25 @@ class Planner:
         plan = await self.ledger.query(
             lambda queries: plan_run(self._settings, self.exports, self.asked, queries, now=now)
         )
+        plan = await self._without_damaged(plan)
         self._zero, self._night_start = self.clock.zero, plan.night_start
         self.remember()
         self.tally.ranges = dict(plan.ranges)
         self._count(plan, processed)
         return plan
+
+    async def _without_damaged(self, plan: RunPlan) -> RunPlan:
+        """Return the plan without audits of damaged archives, each with a message; they are counted in the tally."""
+        damaged: dict[Bundle, Stored] = {}
+        for one in plan.audit:
+            archive = one.stored
+            if archive is not None and archive not in self._looked_at:
+                self._looked_at[archive] = await asyncio.to_thread(is_damaged, self._settings.output.directory, archive)
+            if archive is not None and self._looked_at[archive]:
+                damaged[one.bundle] = archive
+        self.tally.audit.damaged = damaged
+        sound = tuple(one for one in plan.audit if one.bundle not in damaged)
+        return replace(plan, audit=sound, notes=(*plan.notes, *map(note_on_damaged, damaged.values())))
 
     def needs_service_time(self, plan: RunPlan) -> bool:
         """Return whether the service must be asked for its time before the run ends with nothing to do (rule 2)."""

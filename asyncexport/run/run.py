@@ -112,7 +112,9 @@ async def export(
         check_seconds: How often a waiting run tries to take the lock.
     """
     asked = instructions(spec)
-    counters, stop = RunCounters(requires_end=asked.require_end), stop or Stop()
+    audits_only = asked.audit is not None and not asked.fills_gaps
+    counters = RunCounters(requires_end=asked.require_end, requires_comparison=audits_only)
+    stop = stop or Stop()
     repaired = frozenset(one.bundle for one in asked.repairs)
     emit = EventListeners(counters, listeners, repaired=repaired).emit
     wait = LockWait(emit, check_seconds) if waits else None

@@ -2,14 +2,18 @@
 
 1. Only bundles in the range of the run are chosen, so that a later run of the same kind finishes what is interrupted.
 2. Bundles that have an unfinished revision, or are exported again by this run anyway, are not chosen.
-3. A bundle whose archive is missing on the disk or has another size cannot be compared. It is left to
-   `verify --repair`.
+3. A bundle whose archive is missing on the disk cannot be compared; it is left out. One whose archive is not the file
+   that the ledger describes is damaged: its new export would say nothing about rows that came late. It is not compared
+   either, but reported. Both are left to `verify --repair`.
 """
 
+import hashlib
+import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from asyncexport.config.presence import is_file
 from asyncexport.core.auditing import COMPARED_LATELY_SECONDS, AuditCandidate, AuditSample, choose, is_audited
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.coverage import ExportPlan
@@ -60,12 +64,24 @@ def notes_on_sample(sample: AuditSample, exports: Sequence[Export], records: Seq
         yield f"{sample.count:,} bundles were to be audited, but {found} can be: stored, settled and older than {age}"
 
 
+def note_on_damaged(archive: Stored) -> str:
+    """Return the message about a damaged archive."""
+    return f"{archive.path} is damaged: it is not the file that was stored, so it is not audited"
+
+
 def _record(queries: LedgerQueries, bundle: Bundle) -> BundleRecord | None:
     return next((one for one in queries.stored(bundle.export, bundle.range) if one.bundle == bundle), None)
 
 
 def _is_on_disk(directory: Path, archive: Stored | None) -> bool:
+    return archive is not None and is_file(directory / archive.path)
+
+
+def is_damaged(directory: Path, archive: Stored) -> bool:
+    """Whether an archive that is on the disk is not the file that the ledger describes. Reads the whole file."""
     try:
-        return archive is not None and (directory / archive.path).stat().st_size == archive.bytes
+        with (directory / archive.path).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            return size != archive.bytes or hashlib.file_digest(file, "sha256").hexdigest() != archive.sha256
     except OSError:
-        return False
+        return True

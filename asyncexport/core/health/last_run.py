@@ -66,5 +66,5 @@ def how_it_ended(run: RunRecord) -> str:
         ended = f"was stopped by {SIGNALS[Exit(run.exit_code)]} at {show(run.ended)}, exit code {run.exit_code}"
         left = f"; {RESUME}"
     elif run.exit_code == Exit.TIME_UP:
-        left = f"; work is left: {RESUME}"
+        left = "; no bundle could be compared" if run.command == "audit" else f"; work is left: {RESUME}"
     return ended + (f": {run.error}" if run.error else "") + left
