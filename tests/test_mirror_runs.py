@@ -108,15 +108,18 @@ async def test_nothing_more_is_uploaded_after_a_signal_or_without_a_ledger(rig, 
 
 
 @needs_server
-async def test_a_signal_stops_the_mirror_after_the_run(rig):
-    """The run was done, so its exit code stays."""
-    run = Run(rig)
-
-    async def work() -> Summary:
-        return run.ended()
-
+@pytest.mark.parametrize(
+    ("first", "code"), [(None, Exit.INTERRUPTED), (Exit.TIME_UP, Exit.TIME_UP)], ids=["done", "out of time"]
+)
+async def test_a_signal_stops_the_mirror_after_the_run(rig, first, code):
+    """Also after a maximum duration; the exit code does not say that everything is done."""
     async with rig.proxied() as proxy:
         run = Run(rig)
+
+        async def work() -> Summary:
+            if first is not None:
+                run.stop.ask(first)
+            return run.ended(first or Exit.DONE)
 
         def stall(_call):
             run.stop.ask(Exit.INTERRUPTED)
@@ -125,7 +128,7 @@ async def test_a_signal_stops_the_mirror_after_the_run(rig):
         proxy.fault = stall
         summary = await run.lane.beside(work(), run.stop)
     assert summary.mirror
-    assert (summary.exit_code, summary.mirror.is_stopped) == (Exit.DONE, True)
+    assert (summary.exit_code, summary.mirror.is_stopped) == (code, True)
 
 
 @needs_server

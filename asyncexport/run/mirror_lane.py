@@ -27,7 +27,7 @@ from asyncexport.run.mirror import MirrorPass, ignore
 from asyncexport.run.mirror_pairs import Pair, wanted_of
 from asyncexport.run.mirror_place import open_store
 from asyncexport.run.mirror_uploads import MirrorUploads
-from asyncexport.run.stopping import unless_stopped
+from asyncexport.run.stopping import unless_set
 
 log = logging.getLogger(__name__)
 
@@ -72,20 +72,21 @@ class MirrorLane:
         try:
             summary = await work
             began = time.monotonic()
-            # A maximum duration has asked the run to stop, but not the mirror (rule 2).
-            stop = stop if stop.reason is not Exit.TIME_UP else Stop()
+            # A maximum duration has asked the run to stop, but not the mirror (rule 2): only a signal after it does.
+            stopping = stop.now if stop.reason is Exit.TIME_UP else stop.asked
             if summary.exit_code not in ENDS_A_MIRROR:
                 # The upload in progress may end.
                 self._stored.put_nowait(None)
                 self._has_ended = True
-                await unless_stopped(_until_done(uploading), stop)
+                await unless_set(_until_done(uploading), stopping)
         finally:
             uploading.cancel()
             await asyncio.wait([uploading])
         if summary.exit_code not in ENDS_A_MIRROR:
-            await self._after(stop, BesideLog.of_mirror(self._directory, command=summary.command))
+            await self._after(stopping, stop, BesideLog.of_mirror(self._directory, command=summary.command))
         self._tally.seconds = time.monotonic() - began
-        return replace(summary, mirror=self._tally, exit_code=exit_with_mirror(summary.exit_code, self._tally))
+        code = exit_with_mirror(summary.exit_code, self._tally, stopped_by=stop.reason)
+        return replace(summary, mirror=self._tally, exit_code=code)
 
     async def _during(self) -> None:
         """Upload archives as they are stored, until the object store fails."""
@@ -127,14 +128,14 @@ class MirrorLane:
             self._tally.record(event)
             self._on_event(event)
 
-    async def _after(self, stop: Stop, record: BesideLog) -> None:
-        """Compare everything, and record how that went."""
+    async def _after(self, stopping: asyncio.Event, stop: Stop, record: BesideLog) -> None:
+        """Compare everything, unless it is stopped, and record how that went."""
         await asyncio.to_thread(record.begin)
         one = MirrorPass(
             self._directory, self._store, self._limits, self._tally, self._on_event, counted=self._uploaded
         )
         try:
-            self._tally.is_stopped = not await unless_stopped(one.carried_out(), stop)
+            self._tally.is_stopped = not await unless_set(one.carried_out(), stopping)
         except ExportError as error:
             self._tally.error = error
         except Exception as error:

@@ -116,7 +116,15 @@ class MirrorTally:
         }
 
 
-def exit_with_mirror(run: Exit, mirror: MirrorTally) -> Exit:
-    """Return the exit code of a run that ends with a mirror: that of the mirror counts if nothing failed in the run."""
+def exit_with_mirror(run: Exit, mirror: MirrorTally, *, stopped_by: Exit | None = None) -> Exit:
+    """Return the exit code of a run that ends with a mirror: that of the mirror counts if nothing failed in the run.
+
+    Args:
+        run: The exit code of the run alone.
+        mirror: What the mirror did.
+        stopped_by: The exit code for what has asked the run to stop; None if nothing has.
+    """
     code = mirror.exit_code()
+    if code is Exit.DONE and mirror.is_stopped and stopped_by is not None:
+        code = stopped_by
     return run if code is Exit.DONE or run not in (Exit.DONE, Exit.TIME_UP) else code
