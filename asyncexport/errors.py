@@ -26,6 +26,7 @@
     ├── SinkError                   a destination of loaded days failed; .sink
     ├── MirrorError                 the object store of the mirror failed; .is_general
     ├── StorageError                the disk
+    │   └── PlaceError              one file or folder on it
     └── LedgerError                 the ledger: of another export, or missing although archives exist
         ├── LedgerLockedError       another run holds it
         └── LedgerCorruptError      it cannot be read
@@ -339,6 +340,10 @@ class OddNameError(MirrorError):
 
 class StorageError(ExportError):
     """The disk is full, not writable, or failed to make data durable."""
+
+
+class PlaceError(StorageError):
+    """One file or folder cannot be used, and others may be."""
 
 
 class LedgerError(ExportError):

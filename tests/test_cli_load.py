@@ -137,11 +137,50 @@ def test_a_check_of_a_destination_that_cannot_be_read_does_not_say_that_all_is_w
     assert "could not read" in found.err
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(place, capsys):
-    """Not the temporary file that could not be renamed to it."""
-    place.file().mkdir(parents=True)
+def folder_in_place_of_the_file(file: Path) -> None:
+    """Put a folder where a day's file is expected."""
+    file.mkdir(parents=True)
+
+
+def file_in_place_of_the_folder(file: Path) -> None:
+    """Put a file where a day's folder is expected."""
+    file.parent.parent.mkdir(parents=True)
+    file.parent.write_text("")
+
+
+def link_to_nowhere(file: Path) -> None:
+    """Put a link that leads nowhere where a day's folder is expected."""
+    file.parent.parent.mkdir(parents=True)
+    file.parent.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("put", "said"),
+    [
+        (folder_in_place_of_the_file, "/data.parquet is a folder where a file is expected"),
+        (file_in_place_of_the_folder, "/date=2026-01-01: there is something else where a folder is expected"),
+        (link_to_nowhere, "/date=2026-01-01: there is something else where a folder is expected"),
+    ],
+)
+def test_what_is_in_the_place_of_a_days_file_fails_that_day(place, capsys, put, said):
+    """The place is named, not the temporary file that should be there. The other day is loaded; the exit code is 8."""
+    put(place.file())
     assert main(options(place)) == Exit.DISK
-    assert f"error: {place.file()} is a folder where a file is expected" in capsys.readouterr().err
+    found = capsys.readouterr()
+    assert f"failed: everyone-events 2026-01-01: {place.warehouse}/{TABLE}" in found.out
+    assert said in found.out
+    assert "hint: move " in found.err
+    assert place.day_in_parquet(1) == place.day_expected(1)
+    assert place.leftovers() == []
+
+
+def test_several_days_in_a_row_without_a_place_end_the_load(place, capsys):
+    """If the folder of a table cannot be used, not every day is made in vain."""
+    place.store(*(Arrival((day * 24, day * 24 + 1), events(day, 1)) for day in range(2, 9)))
+    place.warehouse.mkdir()
+    (place.warehouse / TABLE).write_text("")
+    assert main(options(place)) == Exit.DISK
+    assert f"error: {place.warehouse / TABLE}: there is something else" in capsys.readouterr().err
 
 
 def test_files_that_are_not_ours_stay_and_disturb_no_query(place):

@@ -3,7 +3,8 @@
 1. What each day should be is in the ledger, and what a destination has is in its own record. Only days where the two
    differ are loaded. So a load that was killed is resumed by starting it again, and a second load does nothing.
 2. The ledger is only read, and a run may go on meanwhile. One load at a time uses a load directory.
-3. A day or a destination that fails does not stop the others. A full disk ends the load.
+3. A day or a destination that fails does not stop the others. A full disk ends the load; a file or folder of a day
+   that cannot be used fails that day only, unless several days in a row have one.
 4. How a load ended is in its summary. A load raises only bugs, and what is wrong with the settings.
 """
 

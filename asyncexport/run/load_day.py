@@ -19,11 +19,15 @@ from pathlib import Path
 from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.load_events import DayCounts, DayFailed, DayLoaded, LoadEvent
 from asyncexport.core.warehouse.to_load import DayTask
-from asyncexport.errors import DayCountError, ExportError, SinkError, StorageError
+from asyncexport.errors import DayCountError, ExportError, PlaceError, SinkError, StorageError
 from asyncexport.run.load_exports import ExportTables
 from asyncexport.run.load_making import DayMaking
 from asyncexport.run.load_sinks import LoadSinks, SinkThread
 from asyncexport.warehouse.day_maker import DayMade
+
+MOST_PLACES = 3
+"""After so many days in a row whose files cannot be put in their place, the load ends: the next ones would be made in
+vain."""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class DayLoader:
     def __init__(self, making: DayMaking, sinks: LoadSinks) -> None:
         self._making = making
         self._sinks = sinks
+        self._places = 0
 
     @property
     def at_once(self) -> int:
@@ -83,8 +88,12 @@ class DayLoader:
         error: ExportError | None = None
         try:
             await self._do(tables, progress)
-        except StorageError:
-            raise
+            self._places = 0
+        except StorageError as failure:
+            self._places += 1
+            if not isinstance(failure, PlaceError) or self._places >= MOST_PLACES:
+                raise
+            error = failure
         except ExportError as failure:
             error = failure
         return self._event(progress, error, seconds=time.monotonic() - began)

@@ -8,10 +8,30 @@ from pathlib import Path
 import duckdb
 
 from asyncexport.core.file_faults import file_fault
-from asyncexport.errors import DayError, SinkError, StorageError
+from asyncexport.errors import DayError, PlaceError, SinkError, StorageError
 
 NO_SPACE = "No space left on device"
 """What DuckDB's errors contain if the disk is full."""
+
+
+OF_ONE_PLACE = {
+    errno.EISDIR: "",
+    errno.ELOOP: "",
+    errno.EACCES: "check its owner and permissions and those of its folder, then run the same command again",
+    errno.EPERM: "check its owner and attributes (`lsattr`) and those of its folder, then run the same command again",
+    errno.EEXIST: "move away what is there, and run the same command again",
+    errno.ENOTDIR: "move away what is there, and run the same command again",
+    errno.ENOTEMPTY: "move away what is there, and run the same command again",
+    errno.EXDEV: "a table's folder must be on the disk of the load directory: move the whole load directory instead",
+}
+"""Errors of one file or folder, while others may be fine; with what to do, unless `core.file_faults` says it."""
+
+_WORDS = {
+    errno.EEXIST: "there is something else where a folder is expected",
+    errno.ENOTDIR: "there is something else where a folder is expected",
+    errno.EXDEV: "is on another disk than the load directory",
+}
+"""In place of the system's words, which do not help."""
 
 
 def storage_error(error: OSError, directory: Path) -> StorageError:
@@ -19,13 +39,14 @@ def storage_error(error: OSError, directory: Path) -> StorageError:
 
     A rename has two names, and the second one is that of the place that cannot be used.
     """
-    place = str(error.filename2 or error.filename or directory)
-    fault = file_fault(error.errno, place=place, directory=str(directory))
+    place, number = str(error.filename2 or error.filename or directory), error.errno or 0
+    kind = PlaceError if number in OF_ONE_PLACE and place != str(directory) else StorageError
+    fault = file_fault(number, place=place, directory=str(directory))
     if fault is not None:
-        return StorageError(fault.message, hint=fault.hint)
-    return StorageError(
-        f"{place}: {error.strerror or error}",
-        hint="check the disk and the permissions of the directory, then run the same command again",
+        return kind(fault.message, hint=fault.hint)
+    return kind(
+        f"{place}: {_WORDS.get(number, error.strerror or str(error))}",
+        hint=OF_ONE_PLACE.get(number, "check the disk, then run the same command again"),
     )
 
 

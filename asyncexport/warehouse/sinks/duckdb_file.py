@@ -20,6 +20,7 @@ from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.duckdb_sql import SCHEMA, qualified
 from asyncexport.core.warehouse.views import LOADS, TABLES
 from asyncexport.errors import SinkError
+from asyncexport.warehouse.faults import NO_SPACE
 from asyncexport.warehouse.load_disk import flush_folder
 
 NAME = SinkName.DUCKDB.value
@@ -40,11 +41,12 @@ _DAMAGED = (
     "into it is made again from the Parquet files"
 )
 
+_NO_SPACE_HINT = "free some space, and run the same command again"
+
 _HINTS = (
     ("version number", "update DuckDB here (pip install --upgrade duckdb), or set another [load.duckdb] path"),
     ("not a valid DuckDB|[Cc]orrupt|replaying WAL|[Ss]erialization Error|read enough bytes", _DAMAGED),
-    ("Is a directory", "move the folder away, or set another [load.duckdb] path"),
-    ("No space left", "free some space, and run the same command again"),
+    ("Is a directory", "move the folder away that is in the place of the file, and run the same command again"),
     ("Permission denied|[Rr]ead-only", "check the owner and the permissions of the file and of its folder"),
 )
 """What to do about an error, by a part of DuckDB's message."""
@@ -141,6 +143,8 @@ class DuckDbFile:
                 sink=NAME,
                 hint="close the file there and load again; days in Parquet are loaded all the same",
             )
+        if NO_SPACE in text:
+            return SinkError(f"could not {doing} {self.path}: its disk is full", sink=NAME, hint=_NO_SPACE_HINT)
         hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "")
         return SinkError(f"could not {doing} {self.path}: {text}", sink=NAME, hint=hint)
 
