@@ -227,6 +227,27 @@ def test_wrong_options_are_exit_code_2(place, capsys, asked, reported):
     assert not place.warehouse.exists()
 
 
+def test_each_destination_that_fails_is_reported_with_what_to_do(place, capsys, monkeypatch):
+    """Once with its days, and not again for its views; also by `--check`."""
+    monkeypatch.setenv("ASYNCEXPORT_LOAD__POSTGRES__DSN", "host=/nowhere")
+    place.warehouse.mkdir()
+    (place.warehouse / "warehouse.duckdb").write_text("not a database")
+    both = ("--to", "postgres", "--to", "duckdb")
+    assert main(options(place, *both)) == Exit.PARTIAL
+    found = capsys.readouterr()
+    reasons = [line for line in found.out.splitlines() if line.startswith(("failed: ", "not up to date: "))]
+    said = f"{date(0)} to {date(1)} (2 days): could not"
+    assert len(reasons) == 2
+    assert f"{said} connect to PostgreSQL: there is no such socket" in reasons[0]
+    assert f"{said} read {place.warehouse}/warehouse.duckdb" in reasons[1]
+    assert found.err.count("hint: ") == 2
+    assert main(options(place, "--check", *both)) == Exit.PARTIAL
+    found = capsys.readouterr()
+    assert found.out.startswith("failed   duckdb: could not read")
+    assert "error: could not connect to PostgreSQL" in found.err
+    assert found.err.count("hint: ") == 2
+
+
 def test_the_connection_string_appears_nowhere(place, capsys, monkeypatch):
     """A server that cannot be reached is reported without the connection string, at the highest log level."""
     monkeypatch.setenv("ASYNCEXPORT_LOAD__POSTGRES__DSN", "host=/nowhere/CANARYhost user=me password=CANARYpass")

@@ -171,6 +171,7 @@ def test_a_second_loader_waits_for_the_first(rig):
         ("postgresql://me:sec?ret@127.0.0.1:1/db", "nothing listens there"),
         ("postgresql://me:sec%zzret@127.0.0.1:1/db", "its connection string cannot be understood"),
         ("password=secret nonsense", "its connection string cannot be understood"),
+        ("service=secret", "the service file does not have its service"),
         ("port=secret host=/nowhere", "its connection string cannot be understood"),
         ("connect_timeout=secret host=/nowhere", "its connection string cannot be understood"),
         ("{server} password=secret dbname=secret", "it answered: database does not exist"),

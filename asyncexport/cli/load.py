@@ -165,6 +165,9 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
     elif not session.quiet and not failures:
         session.say("nothing differs")
     if failures:
+        for error in failures[1:]:
+            session.say(f"failed   {error.sink}: {plain(str(error))}")
+            session.lines.hint(error.hint)
         return session.summary(exit_of(failures[0]), error=failures[0])
     if found:
         again = [word for name in spec.to for word in ("--to", name)]

@@ -67,7 +67,9 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
     lines += failures[:MOST_FAILURES]
     if len(failures) > MOST_FAILURES:
         lines.append(f"failed: {show_count(len(failures) - MOST_FAILURES)} more; --json lists all")
-    lines += [plain(f"not up to date: the views in {name}: {error}") for name, error in tally.unfinished_sinks.items()]
+    said = {str(error) for one in tally.failures for error in one.errors}
+    unfinished = [(name, str(error)) for name, error in tally.unfinished_sinks.items() if str(error) not in said]
+    lines += [plain(f"not up to date: {name}: {error}") for name, error in unfinished]
     lines += [plain(f"the load ended early: {tally.error}")] if tally.error is not None else []
     lines += [plain(note) for note in tally.notes]
     if tally.loaded or tally.already:
@@ -87,7 +89,8 @@ def load_hints(summary: Summary) -> list[str]:
     tally = summary.load
     if tally is None or summary.error is not None:
         return []
-    errors = [one.error for one in tally.failures] + ([] if tally.error is None else [tally.error])
+    errors = [error for one in tally.failures for error in one.errors]
+    errors += [*tally.unfinished_sinks.values(), *([] if tally.error is None else [tally.error])]
     hints = dict.fromkeys(error.hint for error in errors if error.hint)
     if tally.unfinished and summary.command == "load":
         hints["run the same command again to resume"] = None
@@ -106,8 +109,7 @@ def _first_line(summary: Summary, tally: LoadTally) -> str:
 
 
 def _failures(tally: LoadTally) -> Iterator[str]:
-    """Yield the failed days, those with the same reason together."""
-    ordered = sorted(tally.failures, key=lambda one: (one.counts.export, str(one.error), one.counts.date))
-    for (export, reason), days in groupby(ordered, key=lambda one: (one.counts.export, str(one.error))):
-        dates = [one.counts.date for one in days]
-        yield f"failed: {export} {days_text(dates)}: {reason}"
+    """Yield the failed days, for each destination those with the same reason together."""
+    reasons = sorted((one.counts.export, str(error), one.counts.date) for one in tally.failures for error in one.errors)
+    for (export, reason), days in groupby(reasons, key=lambda one: one[:2]):
+        yield f"failed: {export} {days_text([date for *_, date in days])}: {reason}"

@@ -169,8 +169,10 @@ class DayLoader:
             sinks=tuple(name for name in progress.loaded if name in chosen),
             seconds=seconds,
         )
-        first = error or next(iter(progress.failed.values()), None)
-        if first is None:
+        errors = [*([] if error is None else [error]), *progress.failed.values()]
+        if not errors:
             return DayLoaded(counts)
+        first, *others = errors
         lost = [name for name in progress.task.lacking if name in chosen and name not in progress.loaded]
-        return DayFailed(counts, first, {name: str(progress.failed.get(name, first)) for name in lost})
+        reasons = {name: str(progress.failed.get(name, first)) for name in lost}
+        return DayFailed(counts, first, reasons, tuple(others))

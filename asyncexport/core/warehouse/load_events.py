@@ -50,11 +50,18 @@ class DayFailed:
         counts: What was loaded all the same.
         error: The first error.
         failed_sinks: The destinations that do not have it, each with the reason.
+        others: The errors of further destinations.
     """
 
     counts: DayCounts
     error: ExportError
     failed_sinks: Mapping[str, str] = field(default_factory=dict)
+    others: tuple[ExportError, ...] = ()
+
+    @property
+    def errors(self) -> tuple[ExportError, ...]:
+        """All errors, the first one first."""
+        return (self.error, *self.others)
 
 
 LoadEvent = DayLoaded | DayFailed

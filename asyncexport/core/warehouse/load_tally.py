@@ -32,7 +32,8 @@ class LoadTally:
         left_out: Rows that the table in the shape of Data Direct leaves out, by type.
         sinks: The days of each destination.
         failures: The days that failed.
-        unfinished_sinks: Destinations whose views could not be brought up to date, each with the error.
+        unfinished_sinks: Destinations that could not be brought up to date after the days, such as their views, each
+            with the error.
         error: What ended a load beside a run early; None if nothing did.
         seconds: How long it took, beside a run only the part after it.
         notes: What the user should know beside that.
@@ -91,7 +92,7 @@ class LoadTally:
 
     def exit_code(self) -> Exit:
         """Return the exit code of a load that was not stopped by an error or a signal."""
-        codes = {exit_of(one.error) for one in self.failures}
+        codes = {exit_of(error) for one in self.failures for error in one.errors}
         if self.error is not None:
             codes.add(exit_of(self.error))
         for code in (Exit.UNEXPECTED, Exit.DISK, Exit.LEDGER):

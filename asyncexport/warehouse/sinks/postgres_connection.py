@@ -35,6 +35,8 @@ CONNECTION_FAULTS = MappingProxyType(
         "Connection timed out": "there was no answer in time",
         "No route to host": "there is no route to it",
         "Network is unreachable": "there is no route to it",
+        "definition of service": "the service file does not have its service",
+        "service file": "its service file cannot be read",
         "no password supplied": "the server asks for a password, and the connection string has none",
         "SSL": "no encrypted connection could be agreed on",
         "certificate": "the certificates do not match",
@@ -69,6 +71,7 @@ HINTS = MappingProxyType(
         "42501": "the role needs CREATE in the schema; with tables made beforehand, SELECT, INSERT and DELETE on them, "
         "and SELECT, INSERT and UPDATE on _asyncexport_loads and _asyncexport_tables; no policy may hide rows from it",
         "42809": "rename what has this name; asyncexport then makes its own",
+        "42939": "choose another schema in [load.postgres]: names that begin with pg_ are the server's own",
         "42P07": "rename what has this name, or attach it to the table as the partition of its month",
         "42P10": "a column of the table is generated, or _asyncexport_loads lacks its primary key (table_name, day)",
         "42P17": "make a partition of the table that takes the day",
