@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from asyncexport.core.exports import Type
 from asyncexport.core.warehouse.choices import Identify, Suffixes
 from asyncexport.core.warehouse.columns import EVENT_KEY, Layout
-from asyncexport.core.warehouse.data_direct.columns import COLUMNS, DataDirectRecipe, refusal
+from asyncexport.core.warehouse.data_direct.columns import COLUMNS, DataDirectRecipe, refusal, unmet_identify
 from asyncexport.core.warehouse.data_direct.json_members import json_name, members
 from asyncexport.core.warehouse.data_direct.mapping import EVENT_TYPES, LEFT_OUT, OTHER_TYPES, SOURCE
 from asyncexport.core.warehouse.data_direct.nesting import DEEPEST, TYPE_SUFFIXES, nested
@@ -288,3 +288,13 @@ def test_an_export_without_a_field_of_the_key_is_refused():
     assert "everyone__datadirect cannot be made, because the export's fields lack SessionId, ReqStatus," in refusal(
         "everyone__datadirect", [*fields, "evt_*"]
     )
+
+
+def test_events_are_not_made_up_without_the_field_that_names_the_user():
+    """The note names the table, the field and the setting; there is none if nothing is asked for, or nothing lacks."""
+    asked = Identify.PER_SESSION
+    assert not unmet_identify("t", EVENT_KEY, Identify.SEEN)
+    assert not any(unmet_identify("t", fields, asked) for fields in ((), ["UserAppKey"], ["User*"], ["*"]))
+    note = unmet_identify("t", EVENT_KEY, asked)
+    assert note.startswith("the table t gets no further identify events, because the export's fields lack UserAppKey")
+    assert note.endswith('or set identify = "seen" in [load.datadirect]')

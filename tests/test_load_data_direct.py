@@ -9,6 +9,7 @@ from asyncexport.config import Settings
 from asyncexport.core.bundles import DAY
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Definition, Export, Type
+from asyncexport.core.warehouse.columns import EVENT_KEY
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS
 from asyncexport.core.warehouse.tables import DATA_DIRECT
 from asyncexport.run.load import LoadSpec
@@ -158,6 +159,17 @@ def test_an_export_without_a_field_of_the_key_has_only_the_flat_table(tmp_path):
     assert [note for note in summary.load.notes if f"{OURS} cannot be made" in note and "lack SessionId, from" in note]
     assert place.in_parquet() == place.expected()
     assert not (place.warehouse / OURS).exists()
+
+
+def test_an_export_without_the_users_id_gets_no_further_identify_events(tmp_path):
+    """The load says so if the settings ask for them, and makes the table."""
+    export = Export(EVENTS.name, Definition(fields=(*EVENT_KEY, "evt_*")))
+    place = Place(tmp_path, exports=(export,), changes={"load": {"datadirect": {"identify": "per_session"}}})
+    place.store(Arrival((0, 1), events(0, 3)))
+    summary = place.load()
+    assert summary.load
+    assert [note for note in summary.load.notes if f"{OURS} gets no further identify events" in note]
+    assert len(in_parquet(place)) == 3
 
 
 def test_receipts_are_in_the_files(place):

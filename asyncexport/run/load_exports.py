@@ -18,7 +18,7 @@ from asyncexport.core.exports import Definition, Type, unknown_names
 from asyncexport.core.states import IN_PROGRESS
 from asyncexport.core.warehouse.columns import Column, Layout, missing_key_fields
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS as DATA_DIRECT_COLUMNS
-from asyncexport.core.warehouse.data_direct.columns import DataDirectRecipe, refusal
+from asyncexport.core.warehouse.data_direct.columns import DataDirectRecipe, refusal, unmet_identify
 from asyncexport.core.warehouse.days import DaySource, day_sources
 from asyncexport.core.warehouse.places import place_problems
 from asyncexport.core.warehouse.tables import DATA_DIRECT, clashes, table_name
@@ -107,9 +107,11 @@ def _recipe(settings: Settings, definition: Definition) -> DataDirectRecipe | No
 
 
 def refusals(settings: Settings, exports: Sequence[ExportTables]) -> list[str]:
-    """Return why exports have no table in the shape of Data Direct although the settings ask for it."""
-    events = [one for one in exports if one.layout.type is Type.EVENT and settings.load.datadirect.enabled]
-    return [text for one in events if (text := refusal(one.data_direct, one.definition.fields))]
+    """Return what is not made of the tables in the shape of Data Direct although the settings ask for it, and why."""
+    chosen = settings.load.datadirect
+    events = [one for one in exports if one.layout.type is Type.EVENT and chosen.enabled]
+    asked = [(one.data_direct, one.definition.fields) for one in events]
+    return [text for one in asked if (text := refusal(*one) or unmet_identify(*one, chosen.identify))]
 
 
 def check_load_settings(settings: Settings) -> None:

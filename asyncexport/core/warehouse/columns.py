@@ -265,11 +265,13 @@ def missing_key_fields(fields: Iterable[str]) -> tuple[str, ...]:
     The variables of events belong to the key, and nobody knows all their names. So an export that names its fields must
     ask for `evt_*`, or the ids of its events would depend on the names that it asks for.
     """
+    return missing_fields(fields, (*EVENT_KEY, ALL_EVENT_VARIABLES))
+
+
+def missing_fields(fields: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of these names that an export with these `fields` lacks; no `fields` means all default ones."""
     asked = tuple(fields)
-    if not asked:
-        return ()
-    key = (*EVENT_KEY, ALL_EVENT_VARIABLES)
-    return tuple(name for name in key if not any(_stands_for(field, name) for field in asked))
+    return tuple(name for name in names if asked and not any(_stands_for(field, name) for field in asked))
 
 
 def _stands_for(field: str, name: str) -> bool:

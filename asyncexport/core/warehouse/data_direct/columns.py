@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from asyncexport.core.warehouse.choices import Identify, Suffixes
-from asyncexport.core.warehouse.columns import Column, ColumnKind, missing_key_fields
+from asyncexport.core.warehouse.columns import Column, ColumnKind, missing_fields, missing_key_fields
 
 RECIPE_VERSION = 2
+
+USER_ID = "UserAppKey"
+"""The field from which `identify` events are made up."""
 
 TIMESTAMP, BIGINT = "TIMESTAMP_NTZ(9)", "NUMBER(38,0)"
 """What the vendor's types TIMESTAMP and BIGINT are in Snowflake, unless an account has another default."""
@@ -65,4 +68,14 @@ def refusal(table: str, fields: Iterable[str]) -> str:
     return (
         f"the table {table} cannot be made, because the export's fields lack {', '.join(missing)}, from which the ids "
         "of events are made: add them to the fields of a new export, or set enabled = false in [load.datadirect]"
+    )
+
+
+def unmet_identify(table: str, fields: Iterable[str], identify: Identify) -> str:
+    """Return why no `identify` events can be made up although the settings ask for them; "" if they can."""
+    if identify is not Identify.PER_SESSION or not missing_fields(fields, [USER_ID]):
+        return ""
+    return (
+        f"the table {table} gets no further identify events, because the export's fields lack {USER_ID}: add it to the "
+        'fields of a new export, or set identify = "seen" in [load.datadirect]'
     )
