@@ -184,7 +184,7 @@ def _run_in_child(run: Run, devices: list[int], on_ready: int, go: int) -> None:
             mount_privately(devices[0], run.mount)
             os.close(devices[0])
         for what in run.unflushed:
-            _LEAVE_OUT[what]()
+            LEAVE_OUT[what]()
         os.write(on_ready, b"!")
         os.read(go, 1)
         file = os.open(run.report, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -245,7 +245,7 @@ def _without_fsync_of_the_ledger() -> None:
     sqlite3.connect = connect  # type: ignore[assignment]
 
 
-_LEAVE_OUT: dict[str, Callable[[], None]] = {
+LEAVE_OUT: dict[str, Callable[[], None]] = {
     "files": lambda: _without_fsync_of(Path.is_file),
     "folders": lambda: _without_fsync_of(Path.is_dir),
     "archives' folders": lambda: _without_fsync_of(lambda path: path.name.startswith("date=")),

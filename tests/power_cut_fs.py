@@ -66,14 +66,23 @@ class PowerCutFs:
         disk: The disk.
         cut_before: The number of the change, counted from 1, right before which the power is cut; None means never.
         on_cut: Called at the power cut, in the thread, to kill the process that uses the disk.
+        before_change: Called right before each change, in the thread.
     """
 
-    def __init__(self, disk: Disk, *, cut_before: int | None, on_cut: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        *,
+        cut_before: int | None = None,
+        on_cut: Callable[[], None] = lambda: None,
+        before_change: Callable[[], None] = lambda: None,
+    ) -> None:
         self.device = os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
         self.changes = 0
         self.cut = False
         self._cut_before = cut_before
         self._on_cut = on_cut
+        self._before_change = before_change
         self._nodes: dict[int, File | Folder] = {TOP: disk.root}
         self._numbers: dict[int, int] = {id(disk.root): TOP}
         self._thread = threading.Thread(target=self._serve, name="power cut", daemon=True)
@@ -132,6 +141,7 @@ class PowerCutFs:
         if opcode == _SETATTR and not struct.unpack_from("<I", body)[0] & _SETS_SIZE:
             return True
         self.changes += 1
+        self._before_change()
         if self.changes == self._cut_before:
             self.cut = True
             self._on_cut()
@@ -169,7 +179,9 @@ class PowerCutFs:
 
     def _unlink(self, number: int, body: bytes) -> bytes:
         folder, name = self._folder(number), _text(body)
-        self._named(folder, name)
+        node = self._named(folder, name)
+        if isinstance(node, Folder) and node.names:
+            raise OSError(errno.ENOTEMPTY, "")
         folder.remove(name)
         return b""
 
