@@ -89,7 +89,7 @@ def test_lines_that_are_no_rows_are_reported(place, capsys):
     """The exit code is 3, and the text says where they are kept."""
     place.store(Arrival((25, 26), events(60, 1), content=ndjson(*events(60, 1)) + BROKEN))
     assert main(options(place)) == Exit.PARTIAL
-    text = f"quarantined: 1 line is no row; they are kept in {place.warehouse}/TABLE.quarantine"
+    text = f"quarantined: 1 line that is no row is kept in {place.warehouse}/TABLE.quarantine"
     assert text in capsys.readouterr().out
     assert main(options(place)) == Exit.DONE
 

@@ -424,7 +424,7 @@ def test_a_day_with_lines_that_are_no_rows_is_not_loaded_if_that_is_wanted(place
     assert summary.load
     (failure,) = summary.load.failures
     assert summary.exit_code is Exit.PARTIAL
-    assert str(failure.error).startswith("2 lines are no rows, the first ones in everyone-events/date=2026-01-02/")
+    assert str(failure.error).startswith("2 lines are no rows, the first in everyone-events/date=2026-01-02/")
     assert place.file(1).read_bytes() == before
     assert not (place.warehouse / f"{TABLE}.quarantine").exists()
 

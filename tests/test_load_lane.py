@@ -1,6 +1,7 @@
 """Loads beside a run: days are loaded as they become complete, and nothing of it harms the run."""
 
 import asyncio
+import threading
 from contextlib import suppress
 
 import pytest
@@ -17,6 +18,8 @@ from asyncexport.errors import DayError, LedgerLockedError
 from asyncexport.ledger import hold_load, own_load_path
 from asyncexport.run.load_lane import LoadLane
 from asyncexport.sandbox import serving
+from asyncexport.warehouse.failpoints import LOAD_FAILPOINT
+from tests.day_making import ndjson
 from tests.exporting import QUICK, rows_in
 from tests.load_rig import Arrival, Place, date, events
 from tests.test_secrets import CALM
@@ -74,6 +77,34 @@ async def test_a_day_is_loaded_as_soon_as_all_of_it_is_stored(run: Run):
     assert record.last
     assert (record.last.command, record.last.is_complete, record.last.count("loaded")) == ("backfill", True, 2)
     assert not own_load_path(run.place.warehouse).exists()
+
+
+async def test_the_day_that_is_being_loaded_at_the_end_of_a_run_counts(run: Run):
+    """It is finished, and a line of it that is no row leads to exit code 3, though it is there before the rest."""
+    publishing, go_on, loop = asyncio.Event(), threading.Event(), asyncio.get_running_loop()
+    renamed: list[str] = []
+
+    def listen(name: str) -> None:
+        renamed.extend([name] if name == "parquet.rename:before" else [])
+        if len(renamed) == 2 and not go_on.is_set():  # the last of its two tables
+            loop.call_soon_threadsafe(publishing.set)
+            go_on.wait()
+
+    async def work() -> Summary:
+        await run.store(Arrival((0, 24), content=ndjson(*events(0, 3)) + b"{,\n"))
+        await publishing.wait()
+        await run.store(Arrival((24, 48), events(10, 2)))
+        loop.call_soon(go_on.set)  # the run has ended by then
+        return run.ended()
+
+    token = LOAD_FAILPOINT.set(listen)
+    try:
+        summary = await run.lane.beside(work(), run.stop)
+    finally:
+        LOAD_FAILPOINT.reset(token)
+    counts = summary.to_dict()["load"]
+    assert (counts["loaded"], counts["already"], counts["rows"], counts["quarantined"]) == (2, 0, 5, 1)
+    assert summary.exit_code is Exit.PARTIAL
 
 
 async def test_a_refreshed_day_is_loaded_once_at_the_end(run: Run):

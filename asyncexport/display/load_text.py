@@ -56,10 +56,8 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
         rows = count_of(tally.rescued, "row has", "rows have")
         lines.append(f"rescued: {rows} a value that does not fit its column; it is kept in _rescued")
     if tally.quarantined:
-        lines.append(
-            f"quarantined: {count_of(tally.quarantined, 'line is no row', 'lines are no rows')}; they are kept in "
-            f"{plain(directory)}/TABLE.quarantine"
-        )
+        odd = count_of(tally.quarantined, "line that is no row is", "lines that are no rows are")
+        lines.append(f"quarantined: {odd} kept in {plain(directory)}/TABLE.quarantine")
     if tally.left_out:
         kinds = ", ".join(f"{show_count(count)} {plain(kind)}" for kind, count in sorted(tally.left_out.items()))
         lines.append(f"left out of the tables in the shape of Data Direct: {kinds}")

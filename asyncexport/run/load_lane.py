@@ -1,7 +1,8 @@
 """Loads days during a run that exports them (`backfill --load`, `nightly --load`).
 
 1. A day is loaded as soon as all of it is stored, for the first time. The others are loaded when the run has ended:
-   days with gaps, refreshed days, and days that earlier loads did not get to.
+   days with gaps, refreshed days, and days that earlier loads did not get to. The day that is being loaded when the run
+   ends is finished first: what it brings, such as lines that are no rows, has to be counted.
 2. Nothing here harms the run: what goes wrong with a load is in its tally, and the archives are stored all the same.
 3. If the run is stopped, by a signal or by its maximum duration, the load stops as well. The next one continues.
 """
@@ -64,7 +65,8 @@ class LoadLane:
         self._names = names
         self._on_event = on_event
         self._on_total = on_total
-        self._stored: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+        self._stored: asyncio.Queue[tuple[str, int] | None] = asyncio.Queue()
+        self._has_ended = False
         self._seen: dict[tuple[str, str], LoadEvent] = {}
         self._sinks = chosen_sinks(settings, ())
         self._tally = LoadTally.of([one.value for one in self._sinks])
@@ -81,11 +83,14 @@ class LoadLane:
             loading = asyncio.create_task(self._guarded(self._during, stack))
             try:
                 summary = await work
+                began = time.monotonic()
+                goes_on = not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD
+                if goes_on:
+                    goes_on = await unless_stopped(self._finished(loading), stop)
             finally:
                 loading.cancel()
                 await asyncio.wait([loading])
-            began = time.monotonic()
-            if not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD:
+            if goes_on:
                 await self._recorded(stack, stop, command=summary.command)
             else:
                 self._count_seen()
@@ -93,13 +98,19 @@ class LoadLane:
         return replace(summary, load=self._tally, exit_code=exit_with_load(summary.exit_code, self._tally))
 
     async def _during(self, stack: AsyncExitStack) -> None:
-        """Load each day that has become complete."""
-        while True:
-            export, start = await self._stored.get()
+        """Load each day that has become complete, until the run has ended."""
+        while (stored := await self._stored.get()) is not None and not self._has_ended:
+            export, start = stored
             one = await self._opened(stack)
             task = await one.complete_day(export, start)
             if task is not None:
                 await one.run([task], self._note)
+
+    async def _finished(self, loading: asyncio.Task[None]) -> None:
+        """Let the task finish the day that it is loading, and no other."""
+        self._has_ended = True
+        self._stored.put_nowait(None)
+        await loading
 
     async def _recorded(self, stack: AsyncExitStack, stop: Stop, *, command: str) -> None:
         """Load what is left, and record how that went, unless another load has the directory: it has a record too."""

@@ -126,7 +126,7 @@ class DayMaking:
         if made.quarantined and self._settings.load.quarantine is QuarantineRule.FAIL:
             count, first = sum(made.quarantined.values()), min(made.quarantined)
             raise DayError(
-                f"{count} lines are no rows, the first ones in {first}",
+                f"{'1 line is no row' if count == 1 else f'{count} lines are no rows'}, the first in {first}",
                 hint='[load] quarantine = "keep" loads the other rows and keeps these lines in a file',
             )
 
