@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import md5
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import duckdb
 import pytest
@@ -119,15 +120,14 @@ def test_ids_and_times(tmp_path):
     assert (event["device_id"], event["session_id"], event["view_id"]) == (6127384950617283940, 5, 7)
 
 
-@pytest.mark.parametrize("session", [0, None])
-def test_no_session_is_null(tmp_path, session):
+def test_no_session_is_null(tmp_path):
     """An event without a session has no session, and no referrer of a session's first page."""
-    event = event_of(tmp_path, {"SessionId": session, "PageRefererUrl": "https://search.example/"})
-    assert event["session_id"] is None
-    assert event["source_properties"] == {}
+    rows = [ROW | {"SessionId": session, "PageRefererUrl": "https://search.example/"} for session in (0, None)]
+    found = [(event["session_id"], event["source_properties"]) for event in events_of(tmp_path, *rows)]
+    assert found == [(None, {}), (None, {})]
 
 
-PROPERTIES = {
+PROPERTIES: dict[str, tuple[dict[str, Any], str | None, dict[str, Any]]] = {
     "click": (
         {
             "EventType": "click",
@@ -249,13 +249,11 @@ PROPERTIES = {
 }
 
 
-@pytest.mark.parametrize("case", PROPERTIES)
-def test_properties_by_type(tmp_path, case):
+def test_properties_by_type(tmp_path):
     """Each type of event has its name and its properties; without a value there is no key."""
-    row, name, properties = PROPERTIES[case]
-    event = event_of(tmp_path, row)
-    assert event["event_type"] == name
-    assert event["event_properties"] == properties
+    rows = [ROW | row | {"SessionId": number} for number, (row, _, _) in enumerate(PROPERTIES.values(), 1)]
+    found = [(event["event_type"], event["event_properties"]) for event in events_of(tmp_path, *rows)]
+    assert dict(zip(PROPERTIES, found, strict=True)) == {case: (name, of) for case, (_, name, of) in PROPERTIES.items()}
 
 
 def test_every_type_of_the_mapping_is_made(tmp_path):
@@ -313,7 +311,7 @@ def test_the_source_of_an_event(tmp_path):
     }
 
 
-SOURCES = [
+SOURCES: list[tuple[dict[str, str], str]] = [
     ({}, "web"),
     ({"PagePlatform": ""}, "web"),
     ({"PagePlatform": "web", "AppName": ""}, "web"),

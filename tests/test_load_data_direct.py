@@ -21,10 +21,14 @@ OURS = f"{TABLE}{DATA_DIRECT}"
 COMPLAINT = event(40, EventType="custom_error")
 
 
-@pytest.fixture(params=[False, True], ids=["views", "tables"])
+BOTH_KINDS = pytest.mark.parametrize("place", [False, True], ids=["views", "tables"], indirect=True)
+"""For tests that look into the DuckDB file."""
+
+
+@pytest.fixture
 def place(tmp_path, request):
     """Two days; an event of the first has no row in the table."""
-    made = Place(tmp_path, changes={"load": {"duckdb": {"tables": request.param}}})
+    made = Place(tmp_path, changes={"load": {"duckdb": {"tables": getattr(request, "param", False)}}})
     made.store(Arrival((0, 1), [*events(0, 10), COMPLAINT]), Arrival((24, 25), events(20, 3)))
     return made
 
@@ -42,8 +46,9 @@ def in_parquet(place: Place, table: str = OURS) -> list[tuple[str, str]]:
     return sorted(rows)
 
 
+@BOTH_KINDS
 def test_both_tables_have_the_same_events(place):
-    """Each event is in both tables under one id, but for those that are left out, which are counted."""
+    """Each event is in both tables under one id, but for those that are left out; each file has its own receipt."""
     summary = place.load()
     assert (summary.exit_code, summary.to_dict()["load"]["left_out"]) == (Exit.DONE, {"custom_error": 1})
     assert summary.to_dict()["load"]["rows"] == 14
@@ -57,6 +62,9 @@ def test_both_tables_have_the_same_events(place):
         *((column.name, column.kind.value) for column in COLUMNS),
         ("date", "DATE"),
     ]
+    receipts = [metadata_of(place.file(0, table))["receipt"] for table in (TABLE, OURS)]
+    assert Counter(map(len, receipts)) == {64: 2}
+    assert receipts[0] != receipts[1]
 
 
 def test_a_second_load_touches_neither_table(place):
@@ -67,6 +75,7 @@ def test_a_second_load_touches_neither_table(place):
     assert place.states() == before
 
 
+@BOTH_KINDS
 def test_a_refresh_changes_the_day_in_both_tables(place):
     """Other days are as they were; a day that has no rows any more has none in either table."""
     place.load()
@@ -81,6 +90,7 @@ def test_a_refresh_changes_the_day_in_both_tables(place):
     assert [one.name for one in place.file(0, OURS).parent.iterdir()] == ["empty.json"]
 
 
+@BOTH_KINDS
 def test_a_day_of_which_everything_is_left_out_is_empty(place):
     """The flat table has the rows; the other one has none, and has its receipt all the same."""
     place.store(Arrival((48, 49), [COMPLAINT]))
@@ -170,11 +180,3 @@ def test_an_export_without_the_users_id_gets_no_further_identify_events(tmp_path
     assert summary.load
     assert [note for note in summary.load.notes if f"{OURS} gets no further identify events" in note]
     assert len(in_parquet(place)) == 3
-
-
-def test_receipts_are_in_the_files(place):
-    """Each file has a receipt of its own."""
-    place.load()
-    receipts = [metadata_of(place.file(0, table))["receipt"] for table in (TABLE, OURS)]
-    assert Counter(map(len, receipts)) == {64: 2}
-    assert receipts[0] != receipts[1]
