@@ -196,14 +196,18 @@ async def test_two_mirrors_at_the_same_time_upload_each_file_once(rig):
 
 
 async def test_an_archive_that_is_not_what_the_ledger_says_is_not_uploaded(rig):
-    """Neither a changed nor a missing one; the others are."""
+    """Neither a changed nor a missing one, nor one that is a pipe or a folder; the others are."""
+    await rig.place.stored(*hours(3, 2, keeps_file=True))
+    spoiled = {archive(number) for number in (0, 1, 3, 4)}
     rig.place.output.joinpath(archive(0)).write_bytes(b"damaged")
     rig.place.output.joinpath(archive(1)).unlink()
+    os.mkfifo(rig.place.output / archive(3))
+    rig.place.output.joinpath(archive(4)).mkdir()
     summary = await rig.mirrored()
     assert summary.exit_code is Exit.PARTIAL
-    assert {one.path for one in rig.events if one.outcome is Outcome.FAILED} == {archive(0), archive(1)}
+    assert {one.path for one in rig.events if one.outcome is Outcome.FAILED} == spoiled
     assert set(rig.objects()) == {archive(2), DEFINITION}
-    assert await rig.differences() == [("missing", archive(0)), ("missing", archive(1))]
+    assert set(await rig.differences()) == {("missing", name) for name in spoiled}
 
 
 async def test_an_archive_that_a_run_is_about_to_record_is_left_for_later(rig):

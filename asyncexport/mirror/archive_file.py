@@ -1,8 +1,10 @@
 """Reads an archive for an upload, and checks meanwhile that it is the file that the ledger describes. Blocks."""
 
+import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import BinaryIO
 
 from asyncexport.core.mirror.objects import Wanted
 from asyncexport.errors import ChangedArchiveError
@@ -17,6 +19,15 @@ def read_archive(directory: Path, wanted: Wanted) -> bytes:
     return b"".join(archive_pieces(directory, wanted, wanted.bytes + 1))
 
 
+def opened(path: Path) -> BinaryIO:
+    """Open a file for reading; if it is a pipe, do not wait for its writer.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb")
+
+
 def archive_pieces(directory: Path, wanted: Wanted, size: int) -> Iterator[bytes]:
     """Yield the content of an archive in pieces; the last one only after the hash of all was found to be right.
 
@@ -25,7 +36,7 @@ def archive_pieces(directory: Path, wanted: Wanted, size: int) -> Iterator[bytes
     """
     digest, length, last = sha256(), 0, b""
     try:
-        with (directory / wanted.path).open("rb") as file:
+        with opened(directory / wanted.path) as file:
             while piece := file.read(size):
                 if last:
                     yield last

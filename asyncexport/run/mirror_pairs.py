@@ -26,6 +26,7 @@ from asyncexport.core.mirror.seen import seen_digest
 from asyncexport.core.states import BundleRecord, Stored
 from asyncexport.errors import ChangedArchiveError, OddNameError
 from asyncexport.ledger import LedgerReader
+from asyncexport.mirror.archive_file import opened
 from asyncexport.mirror.seen_file import SeenFile
 from asyncexport.storage import DEFINITION_NAME
 
@@ -179,7 +180,8 @@ class MirrorPairs:
 
     def _content(self, path: str) -> bytes:
         try:
-            return (self._directory / path).read_bytes()
+            with opened(self._directory / path) as file:
+                return file.read()
         except OSError as error:
             raise ChangedArchiveError(
                 f"{path} was not uploaded: it cannot be read: {error.strerror or error}",
