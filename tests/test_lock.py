@@ -171,7 +171,7 @@ def test_a_directory_that_cannot_be_created_is_a_storage_error(tmp_path):
     """The error names the path."""
     (tmp_path / "exports").write_text("a file")
     with (
-        pytest.raises(StorageError, match=r"exports/\.asyncexport: Not a directory"),
+        pytest.raises(StorageError, match=r"exports/\.asyncexport cannot be used: in its path"),
         hold(tmp_path / "exports", command="x"),
     ):
         raise AssertionError("held")
@@ -251,6 +251,7 @@ def test_a_folder_that_cannot_be_fsynced_is_noted(tmp_path, number):
     [
         (errno.ENOLCK, "its file system does not support locks"),
         (errno.EISDIR, "is a folder where a file is expected"),
+        (errno.ENOTDIR, "in its path there is something else where a folder is expected"),
         (errno.EMFILE, "this process has reached its limit of open files"),
         (errno.ENFILE, "this machine has reached its limit of open files"),
     ],

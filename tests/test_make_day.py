@@ -115,7 +115,7 @@ def test_individuals_are_loaded_alike(tmp_path):
 
 
 def test_an_altered_archive_is_not_loaded(tmp_path):
-    """An archive whose hash differs from the ledger's, or that is missing, ends the day."""
+    """An archive whose hash differs from the ledger's, that is missing, or is a folder, ends the day."""
     request = request_of(tmp_path, ndjson(CLICK))
     archive = tmp_path / "archive-00.ndjson.gz"
     archive.write_bytes(archive.read_bytes() + b"\0")
@@ -123,4 +123,7 @@ def test_an_altered_archive_is_not_loaded(tmp_path):
         make_day(request)
     archive.unlink()
     with pytest.raises(ChangedArchiveError, match="does not exist"):
+        make_day(request)
+    archive.mkdir()
+    with pytest.raises(ChangedArchiveError, match="is no file"):
         make_day(request)

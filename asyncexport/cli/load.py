@@ -164,13 +164,13 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
         session.say(f"{count_of(len(found), 'day of a table differs', 'days of tables differ')} from the archives")
     elif not session.quiet and not failures:
         session.say("nothing differs")
+    if found:
+        again = [word for name in spec.to for word in ("--to", name)]
+        again += ["--again"] if any(one.is_recorded for one in found) else []
+        session.lines.hint(f"`{session.invocation.again('load', *again)}` loads them")
     if failures:
         for error in failures[1:]:
             session.say(f"failed   {error.sink}: {plain(str(error))}")
             session.lines.hint(error.hint)
         return session.summary(exit_of(failures[0]), error=failures[0])
-    if found:
-        again = [word for name in spec.to for word in ("--to", name)]
-        again += ["--again"] if any(one.is_recorded for one in found) else []
-        session.lines.hint(f"`{session.invocation.again('load', *again)}` loads them")
     return session.summary(Exit.PARTIAL if found else Exit.DONE)

@@ -31,6 +31,14 @@ def directory_gone(directory: str) -> FileFault:
     )
 
 
+def no_folder(place: str) -> FileFault:
+    """Return the fault for a path that leads through something that is not a folder."""
+    return FileFault(
+        f"{place} cannot be used: in its path there is something else where a folder is expected",
+        "look for a file, or a link to nowhere, in the path (`ls -ld`), move it away, and run the same command again",
+    )
+
+
 def file_fault(number: int | None, *, place: str, directory: str, has_inodes: bool = True) -> FileFault | None:
     """Return what an error number means. None if the system's own words say enough.
 
@@ -77,5 +85,7 @@ def file_fault(number: int | None, *, place: str, directory: str, has_inodes: bo
                 f"{place} is a folder where a file is expected",
                 "move the folder away, and run the same command again",
             )
+        case errno.ENOTDIR:
+            return no_folder(place)
         case _:
             return None

@@ -34,8 +34,7 @@ def make_folder(directory: Path, *, directory_mode: int = 0o777) -> Path:
         _check_link(folder)
         return folder
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        path.mkdir(mode={folder: 0o700, folder.parent: directory_mode}.get(path, 0o777), exist_ok=True)
-        sync_folder(path.parent)
+        _make(path, {folder: 0o700, folder.parent: directory_mode}.get(path, 0o777))
     restrict(folder, 0o700)
     return folder
 
@@ -47,8 +46,20 @@ def make_load_folder(directory: Path, *, mode: int) -> None:
         OSError: it cannot be created.
     """
     for path in reversed([path for path in (directory, *directory.parents) if not path.exists()]):
-        path.mkdir(mode=mode if path == directory else 0o777, exist_ok=True)
-        sync_folder(path.parent)
+        _make(path, mode if path == directory else 0o777)
+
+
+def _make(folder: Path, mode: int) -> None:
+    """Create a folder durably, unless it has appeared meanwhile.
+
+    Raises:
+        NotADirectoryError: there is a file, or a link to nowhere.
+    """
+    try:
+        folder.mkdir(mode=mode, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from error
+    sync_folder(folder.parent)
 
 
 def refuse_link(path: Path) -> None:

@@ -17,21 +17,13 @@ NO_SPACE = "No space left on device"
 OF_ONE_PLACE = {
     errno.EISDIR: "",
     errno.ELOOP: "",
+    errno.ENOTDIR: "",
     errno.EACCES: "check its owner and permissions and those of its folder, then run the same command again",
     errno.EPERM: "check its owner and attributes (`lsattr`) and those of its folder, then run the same command again",
-    errno.EEXIST: "move away what is there, and run the same command again",
-    errno.ENOTDIR: "move away what is there, and run the same command again",
     errno.ENOTEMPTY: "move away what is there, and run the same command again",
-    errno.EXDEV: "a table's folder must be on the disk of the load directory: move the whole load directory instead",
+    errno.EXDEV: "the folders of tables and .spill must be on one disk: move the whole load directory instead",
 }
 """Errors of one file or folder, while others may be fine; with what to do, unless `core.file_faults` says it."""
-
-_WORDS = {
-    errno.EEXIST: "there is something else where a folder is expected",
-    errno.ENOTDIR: "there is something else where a folder is expected",
-    errno.EXDEV: "is on another disk than the load directory",
-}
-"""In place of the system's words, which do not help."""
 
 
 def storage_error(error: OSError, directory: Path) -> StorageError:
@@ -45,7 +37,7 @@ def storage_error(error: OSError, directory: Path) -> StorageError:
     if fault is not None:
         return kind(fault.message, hint=fault.hint)
     return kind(
-        f"{place}: {_WORDS.get(number, error.strerror or str(error))}",
+        f"{place}: {error.strerror or error}",
         hint=OF_ONE_PLACE.get(number, "check the disk, then run the same command again"),
     )
 

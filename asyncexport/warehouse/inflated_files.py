@@ -84,13 +84,17 @@ def opened(output: Path, archive: SourceArchive) -> BinaryIO:
     """Open an archive.
 
     Raises:
-        ChangedArchiveError: it does not exist.
+        ChangedArchiveError: it does not exist, or is no file.
     """
     try:
         return (output / archive.path).open("rb", buffering=0)
     except FileNotFoundError:
         raise ChangedArchiveError(
             f"{archive.path} does not exist, although the ledger names it", path=archive.path, hint=HINT
+        ) from None
+    except (IsADirectoryError, NotADirectoryError):
+        raise ChangedArchiveError(
+            f"{archive.path} is no file, although the ledger names it", path=archive.path, hint=HINT
         ) from None
 
 

@@ -1,5 +1,6 @@
 """The disk under a load directory: creates, flushes, renames and removes, each step with its failpoints."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +44,11 @@ class LoadDisk:
             folder = folder.parent
         for one in reversed(missing):
             with self._failpoints.at("folder"):
-                one.mkdir(mode=self._folder_mode, exist_ok=True)
+                try:
+                    one.mkdir(mode=self._folder_mode, exist_ok=True)
+                except FileExistsError as error:
+                    # A file, or a link to nowhere.
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one)) from error
             self.flush_folder("folder", one.parent)
 
     def flush(self, what: str, file: Path) -> None:
