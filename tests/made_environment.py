@@ -53,7 +53,7 @@ def environment(
     Raises:
         NotMadeError: it cannot be made; without a network, for example.
     """
-    cache = cache or kept()
+    cache, python = cache or kept(), os.path.realpath(python)  # that of a clone's environment leads to the system's
     name = sha256("\n".join((python, *packages, *alone)).encode()).hexdigest()[:16]
     folder, done = cache / name, cache / f"{name}.done"
     with (cache / f"{name}.lock").open("w") as lock:
