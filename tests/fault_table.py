@@ -674,7 +674,7 @@ def _wrong_bodies() -> Iterator[Row]:
         )
         yield Row(
             f"{fault}, every time for one bundle",
-            "stores the others; stops the export after three in a row and leaves this bundle unfinished",
+            "stores the others; after three in a row, parks this bundle but remembers its file for the next run",
             faults=(f"download:{what},{WINDOW}",),
             container=container,
             code=Exit.PARTIAL,

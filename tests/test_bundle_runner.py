@@ -217,7 +217,10 @@ async def test_a_proxy_in_trouble_for_a_short_time_stops_no_export():
 
 @pytest.mark.parametrize("is_as_stored", [True, False])
 def test_three_files_in_a_row_without_a_known_field_stop_the_export(is_as_stored):
-    """The list of known fields must be wrong then, and no further export is created."""
+    """If they are of several bundles, the list of known fields must be wrong, and no further export is created.
+
+    One bundle alone is parked with its file, since the trouble may be its own.
+    """
 
     @on_virtual_time
     async def stop():
@@ -225,12 +228,15 @@ def test_three_files_in_a_row_without_a_known_field_stop_the_export(is_as_stored
         error = UnknownRowsError(["error"])
         error.is_as_stored = is_as_stored
         scene.downloads.fails = lambda _: error
-        with pytest.raises(ExportHasStopped):
-            await run_to_end(scene, planned(0, state=READY))
-        assert (scene.service.posts, len(scene.downloads.used)) == (0, 3)
-        assert scene.listener.refusals == {EXPORT.name: error}
+        alone = await run_to_end(scene, planned(0, state=READY))
+        assert alone.state == Refused(str(error), READY)
+        assert (scene.service.posts, len(scene.downloads.used), scene.listener.refusals) == (0, 3, {})
         with pytest.raises(ExportHasStopped):
             await run_to_end(scene, planned(1, state=READY))
+        assert scene.listener.refusals == {EXPORT.name: error}
+        assert (scene.service.posts, len(scene.downloads.used)) == (0, 4)
+        with pytest.raises(ExportHasStopped):
+            await run_to_end(scene, planned(2, state=READY))
 
     stop()
 

@@ -7,10 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck, whole_second
-from asyncexport.core.bundles import Range, show
+from asyncexport.core.bundles import Bundle, Range, show
 from asyncexport.core.exports import Definition, Type
 from asyncexport.core.row_names import EVENT_FIELDS, INDIVIDUAL_FIELDS, is_known
-from asyncexport.core.row_rejections import MOST_IN_A_ROW, RowRejections, RowVerdicts, read_untimed, write_untimed
+from asyncexport.core.row_rejections import (
+    MOST_IN_A_ROW,
+    Repeated,
+    RowRejections,
+    RowVerdicts,
+    read_untimed,
+    write_untimed,
+)
 from asyncexport.errors import ArchiveError, ForeignRowsError, UnknownRowsError
 
 SPAN = Range(1_767_225_600, 1_767_227_400)
@@ -186,15 +193,33 @@ def test_a_file_with_rows_of_its_range_restarts_the_count() -> None:
     assert not refusals.note_foreign()
 
 
+ONE, OTHER = (Bundle("e", Range(start, start + 1800)) for start in (0, 1800))
+
+
 def test_three_files_in_a_row_without_a_known_field_stop_an_export() -> None:
     """Without a hash that proves them they must span a minute, since a proxy in trouble spoils many files together."""
     refusals = RowRejections(60.0)
-    assert not any(refusals.note_unknown(now=100.0 + number, proved=False) for number in range(10))
-    assert refusals.note_unknown(now=160.0, proved=False)
+    for number in range(10):
+        assert refusals.note_unknown((ONE, OTHER)[number % 2], now=100.0 + number, proved=False) is Repeated.NO
+    assert refusals.note_unknown(ONE, now=160.0, proved=False) is Repeated.FOR_EXPORT
     refusals.note_accepted(checked({}))
-    assert refusals.note_unknown(now=161.0, proved=False)
+    assert refusals.note_unknown(ONE, now=161.0, proved=False) is Repeated.FOR_EXPORT
     refusals.note_accepted(checked(INSIDE))
-    assert [refusals.note_unknown(now=162.0, proved=True) for _ in range(MOST_IN_A_ROW)] == [False, False, True]
+    assert refusals.note_unknown(Bundle("e", Range(3600, 5400)), now=162.0, proved=True) is Repeated.NO
+    assert refusals.note_unknown(Bundle("e", Range(5400, 7200)), now=162.0, proved=True) is Repeated.NO
+    assert refusals.note_unknown(Bundle("e", Range(7200, 9000)), now=162.0, proved=True) is Repeated.FOR_EXPORT
+
+
+@given(accepted=st.lists(st.booleans(), min_size=3, max_size=3))
+def test_one_bundle_alone_never_stops_an_export(accepted: list[bool]) -> None:
+    """After three files of its own it is given up, however many files of other bundles were accepted in between."""
+    refusals, found = RowRejections(60.0), []
+    for number, is_accepted in enumerate(accepted):
+        found.append(refusals.note_unknown(ONE, now=60.0 * number, proved=False))
+        if is_accepted:
+            refusals.note_accepted(checked(INSIDE))
+    assert found == [Repeated.NO, Repeated.NO, Repeated.FOR_BUNDLE]
+    assert refusals.note_unknown(ONE, now=200.0, proved=False) is Repeated.NO, "a new file begins anew"
 
 
 @pytest.mark.parametrize(

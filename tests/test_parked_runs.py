@@ -1,6 +1,7 @@
 """Parked bundles in complete runs: nightly runs pause them, other runs retry them, and wide ones are split."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from asyncexport.ledger import Ledger, LedgerReader
 from asyncexport.run.spec import Backfill, Nightly, Retry
 from asyncexport.run.survey import survey
 from asyncexport.sandbox import SandboxBehaviour, SandboxFault, serving
-from tests.exporting import Notebook, archives, rows_in, run, settings_for, truth
+from tests.exporting import Notebook, archives, clock_of, rows_in, run, settings_for, truth
 
 FAST = SandboxBehaviour(operation_seconds=0.02, rows_per_hour=60, requests_per_minute=1e6, burst=10_000)
 
@@ -214,3 +215,20 @@ async def test_each_failure_of_a_bundle_is_counted(tmp_path):
 
 def _switches() -> dict[str, Any]:
     return {"operation_seconds": 0.02, "rows_per_hour": 60, "requests_per_minute": 1e6, "burst": 10_000}
+
+
+async def test_a_file_that_stays_no_export_is_asked_for_anew_after_half_a_day(tmp_path):
+    """The bundle is parked with its file, whatever the others do; an hour later the file is asked for once more."""
+    window = "window=2026-01-01T20:30:00Z/2026-01-01T21:00:00Z"
+    fault = SandboxFault.parse(f"download:error-object,{window}")
+    async with serving(replace(FAST, faults=(fault,))) as sandbox:
+        counts = []
+        for hours in (0, 1, 13):
+            sandbox.skip(hours * 3600)
+            summary = await run(sandbox, tmp_path, host_clock=clock_of(sandbox), **RANGE)
+            assert (summary.exit_code, summary.tally.failed + summary.tally.unfinished) == (Exit.PARTIAL, 1)
+            counts.append(len(sandbox.operations))
+        sandbox.behave(FAST)
+        assert (await run(sandbox, tmp_path, host_clock=clock_of(sandbox), **RANGE)).exit_code is Exit.DONE
+        assert rows_in(tmp_path) == truth(sandbox, START, END)
+    assert counts == [4, 4, 5]

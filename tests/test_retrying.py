@@ -110,6 +110,13 @@ ROWS: list[tuple[Call, Failure, Facts, Action]] = [
     (DOWNLOAD, Failure.NO_EXPORT, Facts(), Action.SECOND_LOOK),
     (DOWNLOAD, Failure.NO_EXPORT, Facts(retries_left=False), Action.NEW_ATTEMPT),
     (DOWNLOAD, Failure.NO_EXPORT, Facts(repeatedly_no_export=True), Action.STOP_EXPORT),
+    (DOWNLOAD, Failure.NO_EXPORT, Facts(repeatedly_no_export=True, only_this_bundle=True), Action.PARK),
+    (
+        DOWNLOAD,
+        Failure.NO_EXPORT,
+        Facts(repeatedly_no_export=True, only_this_bundle=True, expired=True),
+        Action.NEW_ATTEMPT,
+    ),
     # The list.
     (LIST, Failure.FORBIDDEN, Facts(), Action.POLL_SINGLY),
     (LIST, Failure.BLOCKED, Facts(), Action.POLL_SINGLY),
@@ -206,6 +213,8 @@ WIDE = [
     ),
     Facts(range_is_checked=False),
     Facts(repeatedly_no_export=True),
+    Facts(repeatedly_no_export=True, only_this_bundle=True),
+    Facts(repeatedly_no_export=True, only_this_bundle=True, expired=True),
     Facts(key=KeyStatus.GOOD, lasting=True, only_this_bundle=True),
 ]
 

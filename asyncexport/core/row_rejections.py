@@ -3,21 +3,25 @@
 1. A file with the rows of another range leads to a new export immediately: another download would bring the same rows.
    After `MOST_IN_A_ROW` in a row the rule is wrong for this export, not the files, and it is switched off.
 2. A file that is not an export, or has no known field, is fetched again through a new link. After `MOST_IN_A_ROW` in a
-   row our list of names is wrong, or the service sends something else: the export is stopped, before all of its bundles
-   are exported in vain. A proxy with a brief fault spoils many files at the same time, so the rejected ones must span
-   `span_seconds`, unless the storage host's own hash confirms one.
-3. "In a row" means without a file in between that shows the opposite.
+   row of several bundles our list of names is wrong, or the service sends something else: the export is stopped, before
+   all of its bundles are exported in vain. A proxy with a brief fault spoils many files at the same time, so the
+   rejected ones must span `span_seconds`, unless the storage host's own hash confirms one.
+3. "In a row" means without a file in between that shows the opposite. One bundle alone never stops an export: after
+   `MOST_IN_A_ROW` of its own it is given up for this run, whatever becomes of others meanwhile. So what happens does
+   not depend on how fast the others are.
 4. The ledger remembers for which exports rule 1 is off: their archives are not judged by the time of their rows. In the
    next run one more such file is enough to switch the rule off again, and one with the right rows switches it on.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Generic, TypeVar
 
 import orjson
 
 from asyncexport.core.archive.expected_rows import RowCheck
+from asyncexport.core.bundles import Bundle
 from asyncexport.errors import ArchiveError
 
 T = TypeVar("T")
@@ -61,6 +65,14 @@ def write_untimed(exports: Iterable[str]) -> str:
     return orjson.dumps(sorted(exports)).decode()
 
 
+class Repeated(Enum):
+    """Whether files without a known field keep coming."""
+
+    NO = "not yet"
+    FOR_BUNDLE = "for one bundle alone"
+    FOR_EXPORT = "for several bundles in a row"
+
+
 @dataclass(slots=True)
 class RowRejections:
     """The rejected files of one export.
@@ -71,20 +83,20 @@ class RowRejections:
     Attributes:
         checks_range: Whether the time of rows is checked.
         foreign: How many files in a row had rows of another range.
-        unknown: How many files in a row had no known field.
-        unknown_since: When the first of these came.
+        unknown: When each of the files in a row came that had no known field, with its bundle.
+        unknown_of: The same for each bundle, whatever came of others in between.
     """
 
     span_seconds: float
     checks_range: bool = True
     foreign: int = 0
-    unknown: int = 0
-    unknown_since: float = 0.0
+    unknown: list[tuple[float, Bundle]] = field(default_factory=list)
+    unknown_of: dict[Bundle, list[float]] = field(default_factory=dict)
 
     def note_accepted(self, rows: RowCheck) -> None:
         """Note that a file was accepted, with the check of its rows."""
         if rows.known:
-            self.unknown = 0
+            self.unknown.clear()
         if rows.timed:
             self.foreign = 0
 
@@ -95,18 +107,29 @@ class RowRejections:
             self.checks_range = self.foreign < MOST_IN_A_ROW
         return self.checks_range
 
-    def note_unknown(self, *, now: float, proved: bool) -> bool:
-        """Note a file without a known field, and return whether the export is to be stopped.
+    def note_unknown(self, bundle: Bundle, *, now: float, proved: bool) -> Repeated:
+        """Note a file without a known field, and return whether such files keep coming.
 
         Args:
+            bundle: The bundle.
             now: The time, in seconds on a clock that never goes back.
             proved: Whether its hash shows that it is the file the storage host holds.
         """
-        if not self.unknown:
-            self.unknown_since = now
-        self.unknown += 1
-        lasted = proved or now - self.unknown_since >= self.span_seconds
-        return self.unknown >= MOST_IN_A_ROW and lasted
+        own = self.unknown_of.setdefault(bundle, [])
+        own.append(now)
+        self.unknown.append((now, bundle))
+        if len({one for _, one in self.unknown}) > 1 and self._keep_coming(
+            [at for at, _ in self.unknown], proved=proved
+        ):
+            return Repeated.FOR_EXPORT
+        if not self._keep_coming(own, proved=proved):
+            return Repeated.NO
+        # What follows begins anew.
+        own.clear()
+        return Repeated.FOR_BUNDLE
+
+    def _keep_coming(self, times: list[float], *, proved: bool) -> bool:
+        return len(times) >= MOST_IN_A_ROW and (proved or times[-1] - times[0] >= self.span_seconds)
 
 
 @dataclass(slots=True)

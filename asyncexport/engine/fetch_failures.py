@@ -2,7 +2,9 @@
 
 1. If a refusal may concern all bundles of an export, its calls are paused and probed. A bundle that is refused while
    others succeed waits on its own.
-2. A bundle that is given up because of refusals is parked with its export, whose file the next run asks for first.
+2. A bundle that is given up because of refusals is parked with its export, whose file the next run asks for first. So
+   is one whose file is no export again and again; if the file still is none `NO_EXPORT_SECONDS` after it was asked for,
+   a new export is made.
 3. An empty file that nothing confirms is downloaded again some time later (the second check, `[download] second_look`).
    It holds no download slot meanwhile.
 """
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 
 from asyncexport.core.connectivity import LONGEST_PAUSE_SECONDS
 from asyncexport.core.events import Retried
+from asyncexport.core.row_rejections import Repeated
 from asyncexport.core.service.fetch_attempts import FetchAttempts
 from asyncexport.core.service.refusals import EXPORT_LIFE_SECONDS, BundleFailures
 from asyncexport.core.service.retrying import Action, Call, Facts, Failure, failure_of
@@ -33,6 +36,9 @@ from asyncexport.errors import (
 )
 
 log = logging.getLogger(__name__)
+
+NO_EXPORT_SECONDS = 12 * 3600.0
+"""A proxy or a gateway in trouble sends what is no export for hours. After that, it is the file that is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +104,18 @@ class FetchFailures:
         failure = failure_of(call, error)
         failures = attempts.failed(failure, now=self._call_turns.now(), received=file.download.received)
         self._report(file, failure, error)
-        refusal = self._call_turns.refusals.ongoing(file.name, call)
+        refusal, repeated = (
+            self._call_turns.refusals.ongoing(file.name, call),
+            self._rows.repeated(record.bundle, error),
+        )
+        life_seconds = NO_EXPORT_SECONDS if isinstance(error, NoExportError) else EXPORT_LIFE_SECONDS
         known = Facts(
             has_worked=file.export.ever_stored,
-            expired=file.age_seconds(self._moves.clock()) >= EXPORT_LIFE_SECONDS,
+            expired=file.age_seconds(self._moves.clock()) >= life_seconds,
             retries_left=attempts.retries_left,
-            only_this_bundle=refusal is not None and refusal.is_of(record.bundle),
+            only_this_bundle=repeated is Repeated.FOR_BUNDLE or (refusal is not None and refusal.is_of(record.bundle)),
             range_is_checked=isinstance(error, ForeignRowsError) and self._rows.rejects_range(record.bundle),
-            repeatedly_no_export=isinstance(error, NoExportError) and self._rows.is_repeated(record.bundle, error),
+            repeatedly_no_export=repeated is not Repeated.NO,
         )
         match await self._call_turns.next_after(error, file.name, call, failures, known):
             case Action.STOP_RUN:

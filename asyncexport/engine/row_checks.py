@@ -10,8 +10,8 @@ from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note, RowsOutside
 from asyncexport.core.exports import Definition
-from asyncexport.core.row_rejections import MOST_IN_A_ROW, RULE_IS_OFF, RowRejections
-from asyncexport.errors import NoExportError
+from asyncexport.core.row_rejections import MOST_IN_A_ROW, RULE_IS_OFF, Repeated, RowRejections
+from asyncexport.errors import ExportError, NoExportError
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,11 @@ class RowChecks:
             self._remember(self.untimed | {bundle.export})
         return is_rejected
 
-    def is_repeated(self, bundle: Bundle, error: NoExportError) -> bool:
-        """Note a file that is no export; return whether there were enough in a row to stop the export."""
-        return self._of(bundle).note_unknown(now=self._now(), proved=error.is_as_stored)
+    def repeated(self, bundle: Bundle, error: ExportError) -> Repeated:
+        """Note a file if it is no export; return whether such files keep coming."""
+        if not isinstance(error, NoExportError):
+            return Repeated.NO
+        return self._of(bundle).note_unknown(bundle, now=self._now(), proved=error.is_as_stored)
 
     def _remember(self, untimed: frozenset[str]) -> None:
         if untimed != self.untimed:

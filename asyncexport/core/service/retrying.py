@@ -119,9 +119,10 @@ class Facts:
         outage_exceeded: Whether these calls have been failing for `[retry] outage`.
         service_is_failing: Whether the operations of several bundles failed in a row, so that the service is the cause.
         range_is_checked: Whether files of this export are still rejected for rows of another range.
-        repeatedly_no_export: Whether several files of this export in a row were no export, so that this is no accident.
-        only_this_bundle: Whether only this bundle's calls have been refused so far; those of others may not have been
-            sent yet.
+        repeatedly_no_export: Whether several files of this export in a row were no export, or of this bundle alone, so
+            that this is no accident.
+        only_this_bundle: Whether only this bundle's calls have been refused so far, or only its files are no export;
+            those of others may not have been asked for yet.
     """
 
     key: KeyStatus = KeyStatus.UNCHECKED
@@ -267,7 +268,20 @@ TABLE: tuple[Rule, ...] = (
     _rule(Call.DOWNLOAD, Failure.NO_ROWS, Action.SECOND_LOOK),
     _rule(Call.DOWNLOAD, Failure.FOREIGN_ROWS, Action.NEW_ATTEMPT, lambda facts: facts.range_is_checked),
     _rule(Call.DOWNLOAD, Failure.FOREIGN_ROWS, Action.NEW_LINK),
-    _rule(Call.DOWNLOAD, Failure.NO_EXPORT, Action.STOP_EXPORT, lambda facts: facts.repeatedly_no_export),
+    _rule(
+        Call.DOWNLOAD,
+        Failure.NO_EXPORT,
+        Action.STOP_EXPORT,
+        lambda facts: facts.repeatedly_no_export and not facts.only_this_bundle,
+    ),
+    # One bundle alone never stops an export. Its file may be there behind a proxy that is in trouble.
+    _rule(
+        Call.DOWNLOAD,
+        Failure.NO_EXPORT,
+        Action.PARK,
+        lambda facts: facts.repeatedly_no_export and not facts.expired,
+    ),
+    _rule(Call.DOWNLOAD, Failure.NO_EXPORT, Action.NEW_ATTEMPT, lambda facts: facts.repeatedly_no_export),
     _rule(
         Call.DOWNLOAD,
         (Failure.INCOMPLETE, Failure.CORRUPT, Failure.NO_EXPORT),
