@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 import sys
 from base64 import b64encode
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from random import Random
 from urllib.parse import unquote
 
 import pytest
+import trustme
 
 from asyncexport.core.exits import Exit
 from asyncexport.core.mirror.tally import GIVES_UP_AFTER, Outcome
@@ -159,12 +161,36 @@ async def test_a_listing_that_breaks_is_continued(rig):
     assert str(summary.error) == f"cannot list {rig.url}: the connection broke"
 
 
-async def test_no_server_ends_the_mirror(rig):
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://127.0.0.1:9", "the connection was refused"),
+        ("https://127.0.0.1:{port}", "the endpoint does not speak TLS"),
+    ],
+)
+async def test_no_server_ends_the_mirror(rig, url, says):
     """The message says so, without anything of the request."""
-    with in_environment({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}):
+    with in_environment({"AWS_ENDPOINT_URL": url.format(port=rig.server.port)}):
         summary = await rig.mirrored()
     assert summary.exit_code is Exit.PARTIAL
-    assert str(summary.error) == f"cannot list {rig.url}: no answer"
+    assert str(summary.error) == f"cannot list {rig.url}: {says}"
+
+
+async def test_a_certificate_of_an_unknown_authority_is_named(rig, tmp_path, monkeypatch):
+    """A store of one's own may have one; the hint says which variable names the authority."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with server:
+        summary = await rig.mirrored()
+        assert str(summary.error) == f"cannot list {rig.url}: the certificate of the endpoint is not accepted"
+        assert "SSL_CERT_FILE" in summary.error.hint
+        authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        summary = await rig.mirrored()
+        assert "certificate" not in str(summary.error)
 
 
 async def test_files_are_uploaded_several_at_a_time(rig):

@@ -43,6 +43,17 @@ GENERAL_HINTS = {
 }
 """What to do, for codes that any other object would be answered with as well."""
 
+NETWORK = (
+    (
+        "InvalidCertificate",
+        "the certificate of the endpoint is not accepted",
+        "set SSL_CERT_FILE to a file with the certificate of its authority",
+    ),
+    ("InvalidMessage", "the endpoint does not speak TLS", "check AWS_ENDPOINT_URL, which begins with https://"),
+    ("dns error", "its host cannot be found", "check AWS_ENDPOINT_URL, AWS_REGION and the network"),
+)
+"""What the library says, in its own words, if no other request would succeed; what happened; and what to do."""
+
 STORE_ERRORS = (exceptions.BaseError, OSError, ValueError)
 """What obstore raises."""
 
@@ -77,13 +88,22 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
     if status or code:
         return MirrorError(f"{tried}: {_said('failed', status, code)}", hint=AGAIN)
     if "HTTP error" in text:
-        hint = f"check the network and the endpoint; {AGAIN}"
-        if "response body" in text:
-            return CutAnswerError(f"{tried}: the connection broke", is_general=doing == "list", hint=hint)
-        return MirrorError(f"{tried}: no answer", is_general=doing == "list", hint=hint)
+        return _network_error(text, tried, is_general=doing == "list")
     if isinstance(error, exceptions.InvalidPathError):
         return OddNameError(f"{tried}: an object has a name that the library cannot read")
     return MirrorError(f"{tried}: the answer cannot be understood ({type(error).__name__})", hint=AGAIN)
+
+
+def _network_error(text: str, tried: str, *, is_general: bool) -> MirrorError:
+    """Return the error for a request that got no complete answer."""
+    for sign, happened, hint in NETWORK:
+        if sign in text:
+            return MirrorError(f"{tried}: {happened}", is_general=True, hint=hint)
+    hint = f"check the network and the endpoint; {AGAIN}"
+    if "response body" in text:
+        return CutAnswerError(f"{tried}: the connection broke", is_general=is_general, hint=hint)
+    happened = "the connection was refused" if "ConnectionRefused" in text else "no answer"
+    return MirrorError(f"{tried}: {happened}", is_general=is_general, hint=hint)
 
 
 def no_key(tried: str, url: str) -> MirrorError:
