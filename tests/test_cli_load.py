@@ -137,6 +137,15 @@ def test_a_check_of_a_destination_that_cannot_be_read_does_not_say_that_all_is_w
     assert "could not read" in found.err
 
 
+def test_an_export_that_was_renamed_is_named_if_there_is_nothing_to_load(place, tmp_path, capsys):
+    """Its archives are there, but the settings do not ask for them."""
+    config = tmp_path / "renamed.toml"
+    config.write_text('[[export]]\nname = "renamed"\n')
+    assert main(["-c", str(config), *options(place)]) == Exit.DONE
+    out = capsys.readouterr().out
+    assert f"not in the settings, and therefore not loaded: {EVENTS.name}; `--export {EVENTS.name}` loads it" in out
+
+
 def folder_in_place_of_the_file(file: Path) -> None:
     """Put a folder where a day's file is expected."""
     file.mkdir(parents=True)

@@ -15,7 +15,7 @@ import pytest
 
 from asyncexport.core.bundles import show
 from asyncexport.errors import LedgerError, LedgerLockedError, StorageError
-from asyncexport.ledger import Ledger, LedgerReader, hold, holder
+from asyncexport.ledger import Ledger, LedgerReader, hold, hold_load, holder
 from tests.failpoints import at_failpoints
 from tests.ledger_rig import give_to_other_user, locks_that_do_nothing, without_permissions
 
@@ -266,6 +266,20 @@ def test_an_error_of_the_lock_is_explained(tmp_path, number, message):
     with at_failpoints(failing), pytest.raises(StorageError, match=message) as caught, hold(tmp_path, command="x"):
         raise AssertionError("held")
     assert caught.value.hint
+
+
+def test_the_hint_names_the_directory_of_the_lock(tmp_path):
+    """A load directory has its lock in itself, an output directory in a folder."""
+
+    def failing(name: str) -> None:
+        if name == "lock:before":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    one, other = tmp_path / "exports", tmp_path / "warehouse"
+    for directory, holding in ((one, hold(one, command="x")), (other, hold_load(other))):
+        with at_failpoints(failing), pytest.raises(StorageError) as caught, holding:
+            raise AssertionError("held")
+        assert f"`ls -ld {directory}`" in caught.value.hint
 
 
 async def _used(directory: Path) -> None:

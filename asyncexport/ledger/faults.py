@@ -34,8 +34,12 @@ _IN_USE = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_
 
 
 @contextmanager
-def translated(path: Path) -> Iterator[None]:
+def translated(path: Path, directory: Path | None = None) -> Iterator[None]:
     """Translate the errors that SQLite and the operating system raise in the block.
+
+    Args:
+        path: The file that is used.
+        directory: The directory to check, for messages. None: the one that has the folder of the file.
 
     Raises:
         LedgerCorruptError: the ledger is not as it was written.
@@ -55,7 +59,7 @@ def translated(path: Path) -> Iterator[None]:
         # SQLite quotes damaged text in its message, which Python cannot decode.
         raise LedgerCorruptError(f"the ledger {path} is damaged", hint=DAMAGED) from error
     except OSError as error:
-        raise _system_error(error, path) from error
+        raise _system_error(error, path, directory or path.parent.parent) from error
 
 
 def primary_code(error: sqlite3.Error) -> int | None:
@@ -79,11 +83,11 @@ def _sqlite_error(error: sqlite3.DatabaseError, path: Path) -> ExportError:
     return LedgerCorruptError(f"the ledger {path} is damaged: {error}", hint=DAMAGED)
 
 
-def _system_error(error: OSError, path: Path) -> StorageError:
+def _system_error(error: OSError, path: Path, directory: Path) -> StorageError:
     place = Path(error.filename or path)
-    fault = _fault(error.errno, place, path.parent.parent)
+    fault = _fault(error.errno, place, directory)
     is_refused = error.errno in (errno.EACCES, errno.EPERM)
-    hint = _OWNER_HINT.format(folder=path.parent.parent) if is_refused else _DISK_HINT
+    hint = _OWNER_HINT.format(folder=directory) if is_refused else _DISK_HINT
     return fault or StorageError(f"cannot use {place}: {error.strerror or error}", hint=hint)
 
 

@@ -184,7 +184,7 @@ def hold_load(directory: Path, *, directory_mode: int = 0o777) -> Iterator[bool]
         StorageError: the directory cannot be created or written, or its file system has no locks.
     """
     path = directory.absolute() / LOAD_LOCK_NAME
-    with translated(path):
+    with translated(path, directory.absolute()):
         make_load_folder(directory.absolute(), mode=directory_mode)
     with _held(path, directory, command="load", what="load", hint=OTHER_LOAD) as works:
         yield works
@@ -193,10 +193,10 @@ def hold_load(directory: Path, *, directory_mode: int = 0o777) -> Iterator[bool]
 @contextmanager
 def _held(path: Path, directory: Path, *, command: str, what: str, hint: str) -> Iterator[bool]:
     """Hold the lock on a file; yield whether locks work there."""
-    with translated(path):
+    with translated(path, directory.absolute()):
         file = _open(path)
     try:
-        with translated(path):
+        with translated(path, directory.absolute()):
             with suppress(PermissionError):
                 os.fchmod(file, 0o600)
             works = _lock(file, path, directory, what=what, hint=hint)

@@ -114,6 +114,15 @@ def refusals(settings: Settings, exports: Sequence[ExportTables]) -> list[str]:
     return [text for one in asked if (text := refusal(*one) or unmet_identify(*one, chosen.identify))]
 
 
+def left_alone(settings: Settings, ledger: LedgerReader) -> list[str]:
+    """Return which exports have archives and are not in the settings, in one sentence; for a load of nothing."""
+    configured = {one.name for one in settings.exports}
+    others = [name for name in ledger.exports() if name not in configured]
+    if not others:
+        return []
+    return [f"not in the settings, and therefore not loaded: {', '.join(others)}; `--export {others[0]}` loads it"]
+
+
 def check_load_settings(settings: Settings) -> None:
     """Check what can be checked before the ledger is read.
 

@@ -17,7 +17,7 @@ from asyncexport.errors import SinkError, StorageError
 from asyncexport.ledger import LedgerReader
 from asyncexport.run.directory import check_ledger_not_lost
 from asyncexport.run.load_day import DayLoader
-from asyncexport.run.load_exports import DayLookup, ExportTables, exports_to_load, refusals
+from asyncexport.run.load_exports import DayLookup, ExportTables, exports_to_load, left_alone, refusals
 from asyncexport.run.load_making import DayMaking
 from asyncexport.run.load_place import load_place
 from asyncexport.run.load_sinks import LoadSinks, SinkThread
@@ -193,7 +193,7 @@ async def open_load(
         workers = await stack.enter_async_context(workers_for(settings, place, scheduler))
         lookup = DayLookup(ledger)
         loader = DayLoader(DayMaking(settings, place, workers, lookup), destinations)
-        notes = [*place.notes, *refusals(settings, exports)]
+        notes = [*place.notes, *refusals(settings, exports), *([] if exports else left_alone(settings, ledger))]
         yield OpenLoad(exports, lookup, destinations, loader, notes=notes)
 
 
