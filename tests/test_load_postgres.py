@@ -1,11 +1,16 @@
 """Loads into PostgreSQL beside Parquet and DuckDB: every row is in every table, once."""
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from asyncexport.core.bundles import DAY
@@ -22,6 +27,7 @@ from tests.postgres_rig import PostgresRig
 from tests.postgres_server import PostgresServer, running, why_not
 from tests.sink_rig import rows_in_parquet
 from tests.test_data_direct_page import statement
+from tests.test_sink_postgres_faults import wait_until_locked
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")
 
@@ -155,6 +161,34 @@ def test_the_past_and_the_live_sync_are_in_one_view(one):
         assert [row[-2:] for row in one.rig.query(compared)] == [(1, 0)]
     finally:
         one.rig.query("DROP SCHEMA live CASCADE")
+
+
+LOCKS = (
+    "LOCK TABLE _asyncexport_loads",  # stops the query for receipts
+    "LOCK TABLE _asyncexport_loads IN SHARE MODE",  # stops the replacement of a day
+)
+
+
+def test_a_load_that_waits_for_the_server_can_be_stopped(one):
+    """The first signal waits for the server, the second one does not; the next load is exact."""
+    one.place.load()
+    sets = (f"load.directory={one.place.warehouse}", "load.workers=1", f"load.postgres.schema={one.rig.schema}")
+    words = [word for set_ in sets for word in ("--set", set_)]
+    command = [sys.executable, "-m", "asyncexport", "load", "-d", str(one.place.output), "--to", "postgres", "--again"]
+    environment = {**os.environ, "ASYNCEXPORT_LOAD__POSTGRES__DSN": one.rig.server.dsn}
+    for lock in LOCKS:
+        with psycopg.connect(one.rig.server.dsn) as blocker:
+            blocker.execute(f"SET search_path = {one.rig.schema}")
+            blocker.execute(lock)
+            with subprocess.Popen([*command, *words], env=environment, stderr=subprocess.PIPE, text=True) as process:
+                assert process.stderr
+                wait_until_locked(one.rig)
+                process.send_signal(signal.SIGINT)
+                assert "press Ctrl-C again to stop immediately" in process.stderr.readline()
+                process.send_signal(signal.SIGINT)
+                assert process.wait() == Exit.INTERRUPTED
+    one.place.load(again=True, to=("postgres",))
+    one.check()
 
 
 def test_replaced_characters_are_reported(one):

@@ -30,6 +30,7 @@
 import gc
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,9 @@ NEW_OBJECTS = 10_000
 thousand objects that stay alive, and a run creates few reference cycles."""
 
 MIRROR_LIBRARY = "obstore"
+
+LOAD_THREADS = "load-"
+"""What the names of the threads of destinations begin with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,13 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # A second Ctrl-C while the program was being loaded, or one after its last output.
         code = 130
-    if arguments is None and MIRROR_LIBRARY in sys.modules:
+    if arguments is None and (MIRROR_LIBRARY in sys.modules or _are_threads_left()):
         _end_process(code)
     return code
 
 
+def _are_threads_left() -> bool:
+    """Return whether threads of destinations still wait for servers: the load was stopped immediately."""
+    return any(one.name.startswith(LOAD_THREADS) for one in threading.enumerate())
+
+
 def _end_process(code: int) -> None:
     """End the process without Python's own end.
+
+    That would wait for threads that wait for a server.
 
     The threads of the mirror's library call Python when a request ends, also one that was given up. If Python is ending
     at that moment, the library reports a crash, or the process is aborted with another exit code. By now all output is

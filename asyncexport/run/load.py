@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from asyncexport.config import Settings
 from asyncexport.core.bundles import ALL_TIME, Range, When, moment_of
-from asyncexport.core.exits import exit_of
+from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.core.warehouse.load_events import LoadEvent, LoadListener
@@ -27,7 +27,7 @@ from asyncexport.run.beside_log import BesideLog
 from asyncexport.run.load_exports import check_load_settings
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.load_workers import check_scheduler
-from asyncexport.run.open_load import open_load
+from asyncexport.run.open_load import OpenLoad, open_load
 from asyncexport.run.stopping import unless_stopped
 
 
@@ -83,7 +83,8 @@ async def load(
         settings: The settings.
         spec: What to load.
         now: The time at the service, in seconds since 1970, for relative dates.
-        stop: Stops the load when its `ask` is called: days that are being made are given up. None: it is not stopped.
+        stop: Stops the load when its `ask` is called: days that are being made are given up, and those that are being
+            replaced are waited for, until it is called again; then the process has to end. None: it is not stopped.
         on_event: Called with each day that was loaded or failed.
         on_total: Called once with the number of days to load.
 
@@ -96,27 +97,43 @@ async def load(
     check_scheduler(spec.scheduler)
     tally, record = LoadTally.of([one.value for one in sinks]), _record(settings, spec)
     error: ExportError | None = None
-
-    def on_day(event: LoadEvent) -> None:
-        tally.record(event)
-        on_event(event)
+    is_done = False
 
     try:
         opening = open_load(settings, spec.exports, sinks, report=tally.notes.append, scheduler=spec.scheduler)
         async with opening as one:
             await asyncio.to_thread(record.begin)
             tally.notes += one.notes
-            tasks = await one.tasks(spec.span(now), tally, again=spec.again)
-            on_total(len(tasks))
-            await unless_stopped(one.run(tasks, on_day), stop)
-            if not stop.asked.is_set():
-                await one.finish(tally)
+            work = _load_days(one, spec.span(now), tally, again=spec.again, on_event=on_event, on_total=on_total)
+            is_done = await unless_stopped(work, stop, at_once=one.leave_alone)
     except ConfigError:
         raise
     except ExportError as failure:
         error = failure
     tally.seconds = time.monotonic() - began
-    return await asyncio.to_thread(_recorded, record, _summary(settings, spec, tally, error, stop), tally, stop)
+    reason = None if is_done else stop.reason
+    return await asyncio.to_thread(_recorded, record, _summary(settings, spec, tally, error, reason), tally, stop)
+
+
+async def _load_days(
+    one: OpenLoad,
+    span: Range,
+    tally: LoadTally,
+    *,
+    again: bool,
+    on_event: LoadListener,
+    on_total: Callable[[int], None],
+) -> None:
+    """Load the days of a range, and bring the destinations up to date."""
+
+    def on_day(event: LoadEvent) -> None:
+        tally.record(event)
+        on_event(event)
+
+    tasks = await one.tasks(span, tally, again=again)
+    on_total(len(tasks))
+    await one.run(tasks, on_day)
+    await one.finish(tally)
 
 
 def _record(settings: Settings, spec: LoadSpec) -> BesideLog:
@@ -135,12 +152,15 @@ def _recorded(record: BesideLog, summary: Summary, tally: LoadTally, stop: Stop)
     return summary
 
 
-def _summary(settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stop: Stop) -> Summary:
+def _summary(
+    settings: Settings, spec: LoadSpec, tally: LoadTally, error: ExportError | None, stopped: Exit | None
+) -> Summary:
+    """Return the summary; `stopped`: why the load was stopped before it was done."""
     code = tally.exit_code()
     if error is not None:
         code = exit_of(error)
-    elif stop.reason is not None and tally.unfinished:
-        code = stop.reason
+    elif stopped is not None:
+        code = stopped
     return Summary(
         command=spec.command,
         exit_code=code,

@@ -27,7 +27,7 @@ from asyncexport.errors import ExportError, LedgerLockedError
 from asyncexport.run.beside_log import BesideLog
 from asyncexport.run.load_sinks import chosen_sinks
 from asyncexport.run.open_load import OpenLoad, open_load
-from asyncexport.run.stopping import unless_stopped
+from asyncexport.run.stopping import ended, unless_stopped
 
 log = logging.getLogger(__name__)
 
@@ -86,10 +86,10 @@ class LoadLane:
                 began = time.monotonic()
                 goes_on = not stop.asked.is_set() and summary.exit_code not in ENDS_A_LOAD
                 if goes_on:
-                    goes_on = await unless_stopped(self._finished(loading), stop)
+                    finishing = self._finished(loading)
+                    goes_on = await unless_stopped(finishing, stop, at_once=self._leave_alone)
             finally:
-                loading.cancel()
-                await asyncio.wait([loading])
+                await ended(loading, stop=stop, at_once=self._leave_alone)
             if goes_on:
                 await self._recorded(stack, stop, command=summary.command)
             else:
@@ -115,7 +115,8 @@ class LoadLane:
     async def _recorded(self, stack: AsyncExitStack, stop: Stop, *, command: str) -> None:
         """Load what is left, and record how that went, unless another load has the directory: it has a record too."""
         record = BesideLog.of_load(self._settings, self._names, command=command, is_run=True)
-        is_done = await unless_stopped(self._guarded(partial(self._after, record), stack), stop)
+        work = self._guarded(partial(self._after, record), stack)
+        is_done = await unless_stopped(work, stop, at_once=self._leave_alone)
         if not isinstance(self._tally.error, LedgerLockedError):
             code = self._tally.exit_code() if is_done or stop.reason is None else stop.reason
             await asyncio.to_thread(record.end_load, self._tally, code, is_stopped=not is_done)
@@ -135,6 +136,10 @@ class LoadLane:
         self._on_total(len(tasks))
         await one.run(tasks, self._record)
         await one.finish(self._tally)
+
+    def _leave_alone(self) -> None:
+        if self._open is not None:
+            self._open.leave_alone()
 
     async def _opened(self, stack: AsyncExitStack) -> OpenLoad:
         if self._open is None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncexport.config import Settings, load_dsn, load_snowflake
 from asyncexport.core.access import Access
@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 BUG = "this is a bug in asyncexport: please report it with the output of the same command with -vv"
+
+THREADS = "load-"
+"""What the names of the threads of destinations begin with."""
 
 MOST_FAILURES = 3
 """A destination that failed for this many days in a row is given up."""
@@ -189,6 +192,7 @@ class SinkThread:
 
     Args:
         sink: The destination.
+        is_remote: Whether it is a server, which may keep the thread waiting for any time.
 
     Attributes:
         sink: The destination.
@@ -196,15 +200,18 @@ class SinkThread:
         given_up: Why it is not used any more; None while it is.
     """
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, is_remote: bool = False) -> None:
         self.sink = sink
+        self._is_remote = is_remote
+        self._doing: asyncio.Future[Any] | None = None
+        self._left_alone = asyncio.Event()
         self.name = sink.name
         self.given_up: SinkError | None = None
         self._failures = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"load-{sink.name}")
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{THREADS}{sink.name}")
 
     async def call(self, method: Callable[..., T], *arguments: object) -> T:
-        """Call a method in the thread; if cancelled, wait for its end.
+        """Call a method in the thread; if cancelled, wait for its end, unless it is left alone.
 
         Raises:
             SinkError: the destination failed, or was given up before.
@@ -214,10 +221,11 @@ class SinkThread:
             raise self.given_up
         work = partial(copy_context().run, method, *arguments)
         doing = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        self._doing = doing
         try:
             found = await asyncio.shield(doing)
         except asyncio.CancelledError:
-            await until_over(doing)
+            await self._until_over(doing)
             raise
         except SinkError as error:
             self._count(error)
@@ -242,8 +250,27 @@ class SinkThread:
         """Do not use the destination any more."""
         self.given_up = error
 
+    def leave_alone(self) -> None:
+        """Wait no longer for what the thread does, if it is a server that it waits for.
+
+        The process has to end then, as if it was killed: the server undoes what was not complete.
+        """
+        if self._is_remote and self._doing is not None and not self._doing.done():
+            self._left_alone.set()
+
+    async def _until_over(self, doing: "asyncio.Future[Any]") -> None:
+        leaving = asyncio.create_task(self._left_alone.wait())
+        either = asyncio.create_task(asyncio.wait([doing, leaving], return_when=asyncio.FIRST_COMPLETED))
+        await until_over(either)
+        leaving.cancel()
+        if doing.done():
+            await until_over(doing)
+
     async def close(self) -> None:
         """Close the destination and end the thread."""
+        if self._left_alone.is_set():
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            return
         await asyncio.get_running_loop().run_in_executor(self._thread, self.sink.close)
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -276,13 +303,23 @@ class LoadSinks:
         files = _parquet(settings, access, scratch)
         place = SinkPlace(settings, access, scratch, files, report)
         parquet = SinkThread(files)
-        chosen = (parquet if name is SinkName.PARQUET else SinkThread(MAKERS[name](place)) for name in names)
+        chosen = (
+            parquet
+            if name is SinkName.PARQUET
+            else SinkThread(MAKERS[name](place), is_remote=name is not SinkName.DUCKDB)
+            for name in names
+        )
         return cls(files, parquet, tuple(chosen))
 
     @property
     def every(self) -> list[SinkThread]:
         """The Parquet files, and the chosen destinations."""
         return list(dict.fromkeys((self.parquet, *self.chosen)))
+
+    def leave_alone(self) -> None:
+        """Wait no longer for servers (`SinkThread.leave_alone`)."""
+        for one in self.chosen:
+            one.leave_alone()
 
     async def close(self) -> None:
         """Close all destinations."""

@@ -121,6 +121,10 @@ class OpenLoad:
             except SinkError as error:
                 tally.unfinished_sinks[sink.name] = error
 
+    def leave_alone(self) -> None:
+        """Wait no longer for servers, since the process is about to end."""
+        self._sinks.leave_alone()
+
     async def _finish(self, sink: SinkThread, tables: ExportTables, organisation: str) -> None:
         for table, columns in tables.tables.items():
             days = await self._days_of(tables)
