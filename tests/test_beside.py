@@ -190,6 +190,8 @@ def test_status_shows_the_last_load(tmp_path, capsys):
     assert last["complete_at"] < last["ended"]
     assert last["begun"] is None
     assert '<p id="beside" class="quiet">Last load: load ended at ' in (tmp_path / "page.html").read_text()
+    assert main(["status", *options]) == 3
+    assert "`asyncexport load -d " in capsys.readouterr().err
     assert main(["status", "--check", *options]) == 3
     assert "the last load (load) ended at " in capsys.readouterr().out
     code = "import sys; from asyncexport.cli import main; main(); sys.exit('duckdb' in sys.modules)"

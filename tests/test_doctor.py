@@ -350,6 +350,9 @@ async def test_each_library_that_is_missing_is_named_once(tmp_path, monkeypatch)
     ]
     assert await beside(settings_for("https://x", tmp_path, load={"directory": "warehouse"})) == []
     monkeypatch.undo()
+    settings = settings_for("https://x", tmp_path, load={"to": ["duckdb", "postgres"]})
+    names = [one.name async for one in diagnose(settings, None, offline=True, sent=lambda _kind: None)]
+    assert names[-4:] == ["configuration", "load", "load", "destination"], "what has no fault is checked all the same"
     settings = settings_for("https://x", tmp_path, load={"to": ["postgres"], "directory": str(tmp_path / "exports")})
     assert await beside(settings) == [
         ("configuration", Level.FAIL, "load.directory: must not be the directory of the archives"),

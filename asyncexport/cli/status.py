@@ -13,7 +13,7 @@ from asyncexport.cli.status_records import LAST_BESIDE, beside_record, export_re
 from asyncexport.cli.status_text import export_lines, fitted, last_run_line, run_lines, verdict_line
 from asyncexport.core.bundles import show
 from asyncexport.core.exits import Exit, exit_of
-from asyncexport.core.health.beside import beside_line
+from asyncexport.core.health.beside import beside_line, fault_of_beside
 from asyncexport.core.health.missing import MAX_BEHIND_SECONDS
 from asyncexport.core.health.problems import why_parked
 from asyncexport.core.health.report import StatusReport, Verdict
@@ -203,6 +203,8 @@ def _show(session: Session, asked: "Asked", report: StatusReport, *, runs: int, 
     hints = list(_hints(session, report.exports, tally))
     for hint in hints:
         session.lines.hint(hint)
+    for beside in filter(fault_of_beside, report.beside):
+        session.lines.hint(f"`{session.invocation.again(beside.kind.value)}` does what the last {beside.kind} left")
     if tally.shortfalls:
         session.lines.hint(marking_as_known(session, tally.shortfalls))
     page.announce()

@@ -172,9 +172,8 @@ async def _beside(settings: Settings, *, offline: bool) -> AsyncGenerator[Check,
     if is_unused(settings, faults):
         yield passed("load", NOT_USED)
         return
-    for fault in faults:
+    for fault in faults.errors:
         yield error_check("configuration", fault)
-    if not faults:
-        async with aclosing(load_checks(settings, offline=offline)) as checks:
-            async for check in checks:
-                yield check
+    async with aclosing(load_checks(settings, faults, offline=offline)) as checks:
+        async for check in checks:
+            yield check

@@ -8,6 +8,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -47,18 +48,46 @@ ELSEWHERE = "choose another [load] directory"
 CHECK_DESTINATION = "check its table in the configuration, and the network"
 
 
-def load_faults(settings: Settings) -> list[ConfigError]:
-    """Return what would end a load before it begins: a setting, or a library that is missing, each once."""
-    found: dict[str, ConfigError] = {}
-    checks: list[Callable[[Settings], None]] = [check_load_settings]
-    checks += [partial(check_sink, name=name) for name in with_parquet(settings.load.to)]
-    for check in checks:
-        try:
-            check(settings)
-        except ConfigError as error:
+@dataclass(frozen=True, slots=True)
+class LoadFaults:
+    """What would end a load before it begins: a setting, or a library that is missing.
+
+    Attributes:
+        errors: The faults, each once.
+        has_place: Whether the load directory may be where it is.
+        ready: The destinations that need nothing more on this machine.
+    """
+
+    errors: tuple[ConfigError, ...]
+    has_place: bool
+    ready: tuple[SinkName, ...]
+
+
+def load_faults(settings: Settings) -> LoadFaults:
+    """Check the settings and the libraries of a load."""
+    errors: dict[str, ConfigError] = {}
+    ready: list[SinkName] = []
+    place = _error_of(check_load_settings, settings)
+    if place is not None:
+        errors[str(place)] = place
+    for name in with_parquet(settings.load.to):
+        error = _error_of(partial(check_sink, name=name), settings)
+        if error is None:
+            ready.append(name)
+        else:
             # What lacks DuckDB, lacks it for the Parquet files as well.
-            found.setdefault(error.hint or str(error), error)
-    return list(found.values())
+            errors.setdefault(error.hint or str(error), error)
+    # All others are loaded from the Parquet files.
+    names = ready if SinkName.PARQUET in ready else []
+    return LoadFaults(tuple(errors.values()), place is None, tuple(one for one in names if one in settings.load.to))
+
+
+def _error_of(check: Callable[[Settings], None], settings: Settings) -> ConfigError | None:
+    try:
+        check(settings)
+    except ConfigError as error:
+        return error
+    return None
 
 
 def is_set(settings: Settings) -> bool:
@@ -66,16 +95,20 @@ def is_set(settings: Settings) -> bool:
     return "load" in settings.model_fields_set
 
 
-def is_unused(settings: Settings, faults: list[ConfigError]) -> bool:
+def is_unused(settings: Settings, faults: LoadFaults) -> bool:
     """Whether nothing shows that days are loaded (rule 1)."""
-    return bool(faults) and settings.load == LoadSettings() and not exists(settings.load.directory)
+    return bool(faults.errors) and settings.load == LoadSettings() and not exists(settings.load.directory)
 
 
-async def load_checks(settings: Settings, *, offline: bool) -> AsyncGenerator[Check, None]:
-    """Yield the checks of the load directory and of the destinations, once there is nothing in `load_faults`."""
+async def load_checks(settings: Settings, faults: LoadFaults, *, offline: bool) -> AsyncGenerator[Check, None]:
+    """Yield the checks of the load directory and of the destinations, as far as they have no faults."""
+    if not faults.has_place:
+        return
     for check in await asyncio.to_thread(lambda: list(_directory(settings))):
         yield check
-    names = [one for one in settings.load.to if one is not SinkName.PARQUET]
+    names = [one for one in faults.ready if one is not SinkName.PARQUET]
+    if not names:
+        return
     asked = [one for one in names if one in LOCAL or not offline]
     if left := [one.value for one in names if one not in asked]:
         yield passed("destination", f"{', '.join(left)}: not asked, because of --offline")
