@@ -236,6 +236,33 @@ def test_the_exit_code_of_the_run_comes_first(run_code, load, code):
     assert exit_with_load(run_code, load) is code
 
 
+@pytest.mark.parametrize(
+    ("run_code", "load", "code"),
+    [
+        (Exit.DONE, tally(), Exit.TERMINATED),
+        (Exit.DONE, tally(unfinished=3), Exit.TERMINATED),
+        (Exit.DONE, tally(DayError("x")), Exit.PARTIAL),
+        (Exit.PARTIAL, tally(unfinished=3), Exit.PARTIAL),
+    ],
+)
+def test_a_load_that_a_signal_stopped_is_not_done(run_code, load, code):
+    """The run was done, and what it was asked to load was not."""
+    assert exit_with_load(run_code, load, stopped_by=Exit.TERMINATED) is code
+
+
+async def test_a_signal_stops_the_load_after_the_run(run: Run):
+    """The exit code says so, although the run was done."""
+
+    async def work() -> Summary:
+        await run.place.stored(Arrival((0, 24), events(0, 3)))
+        run.stop.ask(Exit.TERMINATED)
+        return run.ended()
+
+    summary = await run.lane.beside(work(), run.stop)
+    assert summary.exit_code is Exit.TERMINATED
+    assert not run.place.file(0).exists()
+
+
 async def test_a_backfill_loads_what_it_exports(tmp_path):
     """The library function, with a sandbox of the service: archives and tables have the same rows."""
     place = Place(tmp_path)

@@ -90,12 +90,14 @@ class LoadLane:
                     goes_on = await unless_stopped(finishing, stop, at_once=self._leave_alone)
             finally:
                 await ended(loading, stop=stop, at_once=self._leave_alone)
+            is_done = False
             if goes_on:
-                await self._recorded(stack, stop, command=summary.command)
+                is_done = await self._recorded(stack, stop, command=summary.command)
             else:
                 self._count_seen()
             self._tally.seconds = time.monotonic() - began
-        return replace(summary, load=self._tally, exit_code=exit_with_load(summary.exit_code, self._tally))
+        code = exit_with_load(summary.exit_code, self._tally, stopped_by=None if is_done else stop.reason)
+        return replace(summary, load=self._tally, exit_code=code)
 
     async def _during(self, stack: AsyncExitStack) -> None:
         """Load each day that has become complete, until the run has ended."""
@@ -112,14 +114,18 @@ class LoadLane:
         self._stored.put_nowait(None)
         await loading
 
-    async def _recorded(self, stack: AsyncExitStack, stop: Stop, *, command: str) -> None:
-        """Load what is left, and record how that went, unless another load has the directory: it has a record too."""
+    async def _recorded(self, stack: AsyncExitStack, stop: Stop, *, command: str) -> bool:
+        """Load what is left, and record how that went; return whether it was done before the run was asked to stop.
+
+        If another load has the directory, nothing is recorded: it has a record too.
+        """
         record = BesideLog.of_load(self._settings, self._names, command=command, is_run=True)
         work = self._guarded(partial(self._after, record), stack)
         is_done = await unless_stopped(work, stop, at_once=self._leave_alone)
         if not isinstance(self._tally.error, LedgerLockedError):
             code = self._tally.exit_code() if is_done or stop.reason is None else stop.reason
             await asyncio.to_thread(record.end_load, self._tally, code, is_stopped=not is_done)
+        return is_done
 
     async def _after(self, record: BesideLog, stack: AsyncExitStack) -> None:
         """Load what is left."""

@@ -89,7 +89,7 @@ class MirrorLane:
         return replace(summary, mirror=self._tally, exit_code=code)
 
     async def _during(self) -> None:
-        """Upload archives as they are stored, until the object store fails."""
+        """Upload archives as they are stored. What fails is left for the end of the run."""
         try:
             await self._store.check_key()
             while (event := await self._stored.get()) is not None and not self._has_ended:

@@ -116,16 +116,21 @@ class LoadTally:
         }
 
 
-def exit_with_load(run: Exit, load: LoadTally) -> Exit:
+def exit_with_load(run: Exit, load: LoadTally, *, stopped_by: Exit | None = None) -> Exit:
     """Return the exit code of a run with a load beside it.
 
     The code of the run comes first. If nothing failed in the run, that of the load counts, which may only have been
     stopped together with the run.
+
+    Args:
+        run: The exit code of the run alone.
+        load: What the load did.
+        stopped_by: The exit code for what has stopped the load before it was done; None if it is done.
     """
     if run not in (Exit.DONE, Exit.TIME_UP):
         return run
     code = load.exit_code()
-    is_only_stopped = code is Exit.PARTIAL and not (
-        load.failed or load.quarantined or load.unfinished_sinks or load.error
-    )
-    return run if code is Exit.DONE or (run is Exit.TIME_UP and is_only_stopped) else code
+    has_failed = load.failed or load.quarantined or load.unfinished_sinks or load.error
+    if stopped_by is not None and not has_failed:
+        return stopped_by
+    return run if code is Exit.DONE or (run is Exit.TIME_UP and code is Exit.PARTIAL and not has_failed) else code
