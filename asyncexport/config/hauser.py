@@ -33,9 +33,9 @@ LEAST_TOKEN = 6
 IN_FUTURE = "{time} is in the future: nightly runs would end with exit code 2"
 
 NOT_NEEDED = {
-    "warehouse": "asyncexport always writes to a local disk",
-    "provider": "asyncexport always writes to a local disk",
-    "storageonly": "asyncexport always writes files and loads nothing",
+    "warehouse": "asyncexport always writes to a local disk; see `asyncexport load` and [output] mirror",
+    "provider": "asyncexport always writes to a local disk; [output] mirror makes copies in a bucket",
+    "storageonly": "asyncexport always writes files, and tables only with `load` or --load",
     "backoff": "retries begin after a second and go on for hours; see [retry]",
     "backoffstepsmax": "retries go on for as long as [retry] outage says",
     "checkinterval": "asyncexport does not run all the time: a scheduler starts it (`asyncexport deploy --help`)",
@@ -48,10 +48,10 @@ NOT_NEEDED = {
 """Keys that have no counterpart, in lower case, with the reason."""
 
 TABLES = {
-    "s3": "asyncexport does not upload; copy the output directory to the bucket, for example with `aws s3 sync`",
-    "redshift": "asyncexport does not load into a database; load the archives from there",
-    "gcs": "asyncexport does not upload; copy the output directory to the bucket, for example with `gsutil rsync`",
-    "bigquery": "asyncexport does not load into a database; load the archives from there",
+    "s3": "set [output] mirror to a new place, such as s3://bucket/asyncexport: runs then copy archives to it",
+    "redshift": "`asyncexport load` makes Parquet files, which COPY reads from S3 (asyncexport/warehouse/RECIPES.md)",
+    "gcs": "set [output] mirror to a new place, such as gs://bucket/asyncexport: runs then copy archives to it",
+    "bigquery": "`asyncexport load` fills BigQuery: set to in [load], and [load.bigquery]",
 }
 """Tables that have no counterpart, in lower case, with the reason."""
 
