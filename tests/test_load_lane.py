@@ -13,6 +13,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary, Tally
 from asyncexport.core.warehouse.load_events import DayCounts, DayFailed, LoadEvent
 from asyncexport.core.warehouse.load_tally import LoadTally, exit_with_load
+from asyncexport.display import load_lines
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import DayError, LedgerLockedError
 from asyncexport.ledger import hold_load, own_load_path
@@ -190,6 +191,19 @@ async def test_a_run_that_is_stopped_stops_its_load(run: Run):
     assert summary.to_dict()["load"]["loaded"] == 1
     assert not run.place.file(1).exists()
     assert run.place.last() is None, "the load of what was left has not begun"
+
+
+async def test_a_run_that_is_out_of_time_loads_nothing_and_says_so(run: Run):
+    """It does not say that there is nothing to load."""
+
+    async def work() -> Summary:
+        await run.store(Arrival((0, 1), events(0, 3)))
+        run.stop.ask(Exit.TIME_UP)
+        return run.ended(Exit.TIME_UP)
+
+    summary = await run.lane.beside(work(), run.stop)
+    assert load_lines(summary, directory="warehouse") == ["stopped before a day was loaded"]
+    assert summary.exit_code is Exit.TIME_UP
 
 
 async def test_a_cancelled_run_leaves_no_unfinished_file(run: Run):

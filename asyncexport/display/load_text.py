@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
 from asyncexport.core.text import show_bytes, show_duration
 from asyncexport.core.warehouse.choices import SinkName
@@ -96,7 +95,7 @@ def load_hints(summary: Summary) -> list[str]:
 
 
 def _first_line(summary: Summary, tally: LoadTally) -> str:
-    stopped = summary.error is not None or summary.exit_code in (Exit.INTERRUPTED, Exit.TERMINATED)
+    stopped = tally.is_stopped or tally.error is not None or summary.error is not None
     if not tally.days:
         return "stopped before a day was loaded" if stopped else "nothing to load: there are no archives in the range"
     parts = [f"{count_of(tally.loaded, 'day', 'days')} loaded"]

@@ -106,6 +106,7 @@ async def load(
             tally.notes += one.notes
             work = _load_days(one, spec.span(now), tally, again=spec.again, on_event=on_event, on_total=on_total)
             is_done = await unless_stopped(work, stop, at_once=one.leave_alone)
+            tally.is_stopped = not is_done
     except ConfigError:
         raise
     except ExportError as failure:

@@ -94,6 +94,7 @@ class LoadLane:
             if goes_on:
                 is_done = await self._recorded(stack, stop, command=summary.command)
             else:
+                self._tally.is_stopped = True
                 self._count_seen()
             self._tally.seconds = time.monotonic() - began
         code = exit_with_load(summary.exit_code, self._tally, stopped_by=None if is_done else stop.reason)
@@ -122,6 +123,7 @@ class LoadLane:
         record = BesideLog.of_load(self._settings, self._names, command=command, is_run=True)
         work = self._guarded(partial(self._after, record), stack)
         is_done = await unless_stopped(work, stop, at_once=self._leave_alone)
+        self._tally.is_stopped = not is_done
         if not isinstance(self._tally.error, LedgerLockedError):
             code = self._tally.exit_code() if is_done or stop.reason is None else stop.reason
             await asyncio.to_thread(record.end_load, self._tally, code, is_stopped=not is_done)

@@ -35,6 +35,7 @@ class LoadTally:
         unfinished_sinks: Destinations that could not be brought up to date after the days, such as their views, each
             with the error.
         error: What ended a load beside a run early; None if nothing did.
+        is_stopped: Whether it was stopped before it was done: by a signal, or together with its run.
         seconds: How long it took, beside a run only the part after it.
         notes: What the user should know beside that.
     """
@@ -52,6 +53,7 @@ class LoadTally:
     failures: list[DayFailed] = field(default_factory=list)
     unfinished_sinks: dict[str, SinkError] = field(default_factory=dict)
     error: ExportError | None = None
+    is_stopped: bool = False
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
