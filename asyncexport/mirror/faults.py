@@ -91,7 +91,8 @@ def mirror_error(error: Exception, doing: str, url: str) -> MirrorError:
         return _network_error(text, tried, is_general=doing == "list")
     if isinstance(error, exceptions.InvalidPathError):
         return OddNameError(f"{tried}: an object has a name that the library cannot read")
-    return MirrorError(f"{tried}: the answer cannot be understood ({type(error).__name__})", hint=AGAIN)
+    hint = f"check that the endpoint is that of an object store; {AGAIN}"
+    return MirrorError(f"{tried}: the answer cannot be understood ({type(error).__name__})", hint=hint)
 
 
 def _network_error(text: str, tried: str, *, is_general: bool) -> MirrorError:
