@@ -691,6 +691,16 @@ def _wrong_bodies() -> Iterator[Row]:
             exports=BUNDLES + 1,
         )
     yield Row(
+        "a complete file with the rows of another range, every time for one bundle, with splitting off",
+        PARKED,
+        faults=(f"operation:other-rows,{WINDOW}",),
+        changes={"retry": {"attempts": 4, "before_split": 5}},
+        code=Exit.PARTIAL,
+        stored=3,
+        exports=BUNDLES + 3,
+        reason="rows belong to another range",
+    )
+    yield Row(
         "every file has rows whose EventStart is outside its range",
         "drops this check after three in a row, also in later runs and in `verify`, until a file has the right rows",
         scene="other-rows",

@@ -166,11 +166,19 @@ def test_a_whole_second_is_never_rounded_up(second: int, nanos: int) -> None:
     assert whole_second(f"{show(second)[:-1]}.{nanos:09d}Z") == second
 
 
+ONE, OTHER = (Bundle("e", Range(start, start + 1800)) for start in (0, 1800))
+
+PIECE = Bundle("e", Range(900, 1800))
+"""A piece of the first one."""
+
+
 def test_three_files_in_a_row_of_another_range_disable_the_check() -> None:
-    """The third file is accepted and the range is no longer checked."""
+    """If they are of several bundles; the last one is accepted and the range is no longer checked."""
     refusals = RowRejections(60.0)
-    assert [refusals.note_foreign() for _ in range(MOST_IN_A_ROW + 1)] == [True, True, False, False]
+    found = [refusals.note_foreign(one) for one in (ONE, ONE, PIECE, ONE, OTHER, OTHER)]
+    assert found == [True, True, True, True, False, False]
     assert not refusals.checks_range
+    assert not RowRejections(60.0, was_off=True).note_foreign(ONE)
 
 
 @pytest.mark.parametrize("text", [None, "", "{", "{}", "7", "null", "[7]"])
@@ -184,16 +192,13 @@ def test_a_file_with_rows_of_its_range_restarts_the_count() -> None:
     """A file whose rows have no readable time does not."""
     refusals = RowRejections(60.0)
     for _ in range(MOST_IN_A_ROW):
-        assert refusals.note_foreign()
-        assert refusals.note_foreign()
+        assert refusals.note_foreign(ONE)
+        assert refusals.note_foreign(OTHER)
         refusals.note_accepted(checked(INSIDE))
-    refusals.note_foreign()
-    refusals.note_foreign()
+    refusals.note_foreign(ONE)
+    refusals.note_foreign(OTHER)
     refusals.note_accepted(checked(UNTIMED))
-    assert not refusals.note_foreign()
-
-
-ONE, OTHER = (Bundle("e", Range(start, start + 1800)) for start in (0, 1800))
+    assert not refusals.note_foreign(OTHER)
 
 
 def test_three_files_in_a_row_without_a_known_field_stop_an_export() -> None:

@@ -1,19 +1,20 @@
 """What follows when files of an export are rejected because of their rows (`core.archive.expected_rows`).
 
 1. A file with the rows of another range leads to a new export immediately: another download would bring the same rows.
-   After `MOST_IN_A_ROW` in a row the rule is wrong for this export, not the files, and it is switched off.
+   After `MOST_IN_A_ROW` in a row of several bundles the rule is wrong for this export, not the files, and it is
+   switched off.
 2. A file that is not an export, or has no known field, is fetched again through a new link. After `MOST_IN_A_ROW` in a
    row of several bundles our list of names is wrong, or the service sends something else: the export is stopped, before
    all of its bundles are exported in vain. A proxy with a brief fault spoils many files at the same time, so the
    rejected ones must span `span_seconds`, unless the storage host's own hash confirms one.
-3. "In a row" means without a file in between that shows the opposite. One bundle alone never stops an export: after
-   `MOST_IN_A_ROW` of its own it is given up for this run, whatever becomes of others meanwhile. So what happens does
-   not depend on how fast the others are.
+3. "In a row" means without a file in between that shows the opposite. One bundle alone decides nothing for the others,
+   and neither do the pieces that it is split into. After `MOST_IN_A_ROW` files of its own that are no export it is
+   given up for this run, whatever becomes of others meanwhile. So what happens does not depend on how fast they are.
 4. The ledger remembers for which exports rule 1 is off: their archives are not judged by the time of their rows. In the
    next run one more such file is enough to switch the rule off again, and one with the right rows switches it on.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, TypeVar
@@ -82,14 +83,17 @@ class RowRejections:
 
     Attributes:
         checks_range: Whether the time of rows is checked.
-        foreign: How many files in a row had rows of another range.
+        was_off: Whether an earlier run has switched off the check of the rows' time, and no file has shown since then
+            that it may be on.
+        foreign: The bundles of the files in a row that had rows of another range.
         unknown: When each of the files in a row came that had no known field, with its bundle.
         unknown_of: The same for each bundle, whatever came of others in between.
     """
 
     span_seconds: float
     checks_range: bool = True
-    foreign: int = 0
+    was_off: bool = False
+    foreign: list[Bundle] = field(default_factory=list)
     unknown: list[tuple[float, Bundle]] = field(default_factory=list)
     unknown_of: dict[Bundle, list[float]] = field(default_factory=dict)
 
@@ -98,13 +102,15 @@ class RowRejections:
         if rows.known:
             self.unknown.clear()
         if rows.timed:
-            self.foreign = 0
+            self.was_off = False
+            self.foreign.clear()
 
-    def note_foreign(self) -> bool:
+    def note_foreign(self, bundle: Bundle) -> bool:
         """Note a file with the rows of another range, and return whether it is rejected."""
         if self.checks_range:
-            self.foreign += 1
-            self.checks_range = self.foreign < MOST_IN_A_ROW
+            self.foreign.append(bundle)
+            is_wrong = len(self.foreign) >= MOST_IN_A_ROW and _are_several(self.foreign)
+            self.checks_range = not (is_wrong or self.was_off)
         return self.checks_range
 
     def note_unknown(self, bundle: Bundle, *, now: float, proved: bool) -> Repeated:
@@ -118,7 +124,7 @@ class RowRejections:
         own = self.unknown_of.setdefault(bundle, [])
         own.append(now)
         self.unknown.append((now, bundle))
-        if len({one for _, one in self.unknown}) > 1 and self._keep_coming(
+        if _are_several([one for _, one in self.unknown]) and self._keep_coming(
             [at for at, _ in self.unknown], proved=proved
         ):
             return Repeated.FOR_EXPORT
@@ -130,6 +136,12 @@ class RowRejections:
 
     def _keep_coming(self, times: list[float], *, proved: bool) -> bool:
         return len(times) >= MOST_IN_A_ROW and (proved or times[-1] - times[0] >= self.span_seconds)
+
+
+def _are_several(bundles: Sequence[Bundle]) -> bool:
+    """Whether these are not all the same bundle, or pieces of it."""
+    widest = max(bundles, key=lambda one: one.range.seconds)
+    return not all(widest.contains(one) for one in bundles)
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from asyncexport.core.archive.expected_rows import ExpectedRows, RowCheck
 from asyncexport.core.bundles import Bundle
 from asyncexport.core.events import Listener, Note, RowsOutside
 from asyncexport.core.exports import Definition
-from asyncexport.core.row_rejections import MOST_IN_A_ROW, RULE_IS_OFF, Repeated, RowRejections
+from asyncexport.core.row_rejections import RULE_IS_OFF, Repeated, RowRejections
 from asyncexport.errors import ExportError, NoExportError
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class RowChecks:
         """Note a file with rows of another range; return whether it is rejected, i.e. whether that rule is still on."""
         refusals = self._of(bundle)
         was_checked = refusals.checks_range
-        is_rejected = refusals.note_foreign()
+        is_rejected = refusals.note_foreign(bundle)
         if was_checked and not is_rejected:
             self._emit(Note(f"{bundle.export}: {RULE_IS_OFF}"))
             self._remember(self.untimed | {bundle.export})
@@ -75,5 +75,5 @@ class RowChecks:
             self.remember(untimed)
 
     def _of(self, bundle: Bundle) -> RowRejections:
-        foreign = MOST_IN_A_ROW - 1 if bundle.export in self.untimed else 0
-        return self._refusals.setdefault(bundle.export, RowRejections(self._span_seconds, foreign=foreign))
+        was_off = bundle.export in self.untimed
+        return self._refusals.setdefault(bundle.export, RowRejections(self._span_seconds, was_off=was_off))
