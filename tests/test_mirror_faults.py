@@ -359,7 +359,7 @@ def large(rig: "MirrorRig", number: int) -> None:
 
 
 @pytest.mark.parametrize("part", ["uploads", "partNumber", "uploadId"])
-@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.LOST])
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DROPPED, Fault.LOST, Fault.CUT])
 async def test_a_large_upload_that_fails_once_is_repeated(rig, part, fault):
     """A part, or the request that begins or completes the upload."""
     await asyncio.to_thread(large, rig, 5)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from asyncexport.core.mirror.limits import MirrorLimits
 from asyncexport.core.mirror.objects import ConflictError, Held, Step, Wanted, foreign_reason
 from asyncexport.core.mirror.tally import GIVES_UP_AFTER, MirrorEvent, MirrorListener, Outcome
-from asyncexport.errors import ChangedArchiveError, MirrorError
+from asyncexport.errors import ChangedArchiveError, CutAnswerError, MirrorError
 from asyncexport.mirror.archive_file import archive_pieces, read_archive
 from asyncexport.run.mirror_pairs import Pair
 
@@ -21,7 +21,9 @@ LARGE_PIECE = 8 << 20
 """Bytes of a large archive that are read at a time."""
 
 TRIES = 3
-"""How often an object that changes meanwhile is examined before it counts as failed."""
+"""How often an upload is tried if the object changes meanwhile, or if the answer to a request is cut."""
+
+CHANGES_HINT = "does another program write below this prefix? The next run or `mirror` tries again"
 
 
 class MirrorUploads:
@@ -101,6 +103,8 @@ class MirrorUploads:
 
     async def _brought(self, pair: Pair) -> MirrorEvent:
         wanted, held, has_sent = pair.wanted, pair.held, False
+        where = f"{self._store.url}/{wanted.path}"
+        failure = MirrorError(f"cannot upload {where}: the object keeps changing", hint=CHANGES_HINT)
         for _ in range(TRIES):
             step = await self._decide(pair, held)
             if step is Step.READ:
@@ -113,19 +117,19 @@ class MirrorUploads:
                     size = wanted.bytes if has_sent else 0
                     return MirrorEvent(wanted.path, Outcome.UPLOADED if has_sent else Outcome.ALREADY, size)
                 case Step.REFUSE:
-                    where = f"{self._store.url}/{wanted.path}"
                     hint = "move it away, or set [output] mirror to another place"
                     error = MirrorError(f"{where}: {foreign_reason(held)}", hint=hint)
                     return MirrorEvent(wanted.path, Outcome.FOREIGN, error=error)
             try:
                 has_sent = True
                 done = await self._upload(wanted, held)
-            except ConflictError:
+            except (ConflictError, CutAnswerError) as error:
+                failure = error if isinstance(error, CutAnswerError) else failure
                 held = await self._store.examined(wanted.path)
                 continue
             self._found_right(wanted, done)
             return MirrorEvent(wanted.path, Outcome.UPLOADED, wanted.bytes)
-        raise MirrorError(f"cannot upload {self._store.url}/{wanted.path}: the object keeps changing")
+        raise failure
 
     async def _upload(self, wanted: Wanted, instead_of: Held | None) -> Held:
         if wanted.bytes <= self._limits.single_bytes:
