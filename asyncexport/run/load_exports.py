@@ -28,6 +28,12 @@ from asyncexport.ledger import LedgerReader
 
 T = TypeVar("T")
 
+CLASH = (
+    "give one of them another name if it has no archives yet; otherwise load each with a configuration and "
+    "destinations of its own"
+)
+"""What to do about two exports whose tables would have one name: under another name, everything is exported again."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExportTables:
@@ -89,7 +95,7 @@ def exports_to_load(
     every = list(dict.fromkeys((*configured, *known)))
     problems = [*unknown_names(names, every, place=place), *clashes(dict.fromkeys((*configured, *names)))]
     if problems:
-        hint = "rename one of the exports" if any(not one.place for one in problems) else ""
+        hint = CLASH if any(not one.place for one in problems) else ""
         raise ConfigError(problems, hint=hint)
     load = settings.load
     return [
@@ -133,7 +139,7 @@ def check_load_settings(settings: Settings) -> None:
     names = [one.name for one in settings.exports]
     problems = list(clashes(names))
     if problems:
-        raise ConfigError(problems, hint="rename one of the exports")
+        raise ConfigError(problems, hint=CLASH)
     output, load = (one.absolute().resolve() for one in (settings.output.directory, settings.load.directory))
     problems = list(place_problems(output.parts, load.parts, (load / settings.load.duckdb.path).resolve().parts, names))
     if problems:

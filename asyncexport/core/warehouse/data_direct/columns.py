@@ -67,7 +67,8 @@ def refusal(table: str, fields: Iterable[str]) -> str:
         return ""
     return (
         f"the table {table} cannot be made, because the export's fields lack {', '.join(missing)}, from which the ids "
-        "of events are made: add them to the fields of a new export, or set enabled = false in [load.datadirect]"
+        "of events are made: add them to the fields of a new export, or set enabled = false in [load.datadirect], "
+        "which leaves out such tables of all exports"
     )
 
 
