@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from asyncexport.core.warehouse.copy_text import copy_line, copy_statement
 from asyncexport.errors import SinkError
 from asyncexport.warehouse.sinks.postgres import PostgresSink
+from asyncexport.warehouse.sinks.postgres_connection import PostgresConnection
 from tests.postgres_rig import DAY, PostgresRig
 from tests.postgres_server import PostgresServer, running, why_not
 from tests.sink_rig import EVENTS, FACTS, event, rows_in_parquet
@@ -227,6 +228,17 @@ def test_a_connection_that_ended_meanwhile_is_made_again(rig):
     rig.load({DAY: OLD})
     rig.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'asyncexport'")
     assert rig.sink.replace("t", DAY, rig.parquet(NEW), "new") == 7
+
+
+def test_a_connection_that_a_firewall_forgets_is_noticed_within_minutes(rig):
+    """Unless the connection string says otherwise."""
+    for more, idle in (("", "60"), (" keepalives_idle=7 application_name=mine", "7")):
+        connection = PostgresConnection(rig.server.dsn + more)
+        with connection.transaction("x") as con:
+            given = con.info.get_parameters()
+            assert given["keepalives_idle"] == idle
+            assert given["application_name"] == ("mine" if more else "asyncexport")
+        connection.close()
 
 
 def sink_of_role(rig: PostgresRig, options: str = "") -> PostgresSink:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from asyncexport.core.warehouse.choices import SinkName
 from asyncexport.errors import SinkError
@@ -24,6 +24,18 @@ NAME = SinkName.POSTGRES.value
 
 CONNECT_SECONDS = 10
 """How long a connection attempt may take, unless the connection string says otherwise."""
+
+PARAMETERS: Mapping[str, str | int] = MappingProxyType(
+    {
+        "connect_timeout": CONNECT_SECONDS,
+        "application_name": "asyncexport",
+        # A firewall may forget a connection that is silent for some minutes. The default is to ask after two hours.
+        "keepalives_idle": 60,
+        "keepalives_interval": 10,
+        "keepalives_count": 6,
+    }
+)
+"""What a connection has unless the connection string says otherwise."""
 
 CONNECTION_FAULTS = MappingProxyType(
     {
@@ -153,10 +165,8 @@ class PostgresConnection:
         given = _understood(self._dsn)
         try:
             connection = psycopg.connect(
-                self._dsn,
+                make_conninfo(self._dsn, **{name: given.get(name) or value for name, value in PARAMETERS.items()}),
                 client_encoding="utf8",
-                connect_timeout=int(given.get("connect_timeout") or CONNECT_SECONDS),
-                application_name=given.get("application_name") or "asyncexport",
                 autocommit=True,
                 prepare_threshold=None,
             )

@@ -4,8 +4,9 @@
    the table wait there until the first has ended, so that two never replace a day at the same time.
 2. What Snowflake has of the day is compared with the Parquet file before the commit (`core.warehouse.snowflake_check`).
 3. Statements that define something end a transaction there, so tables and columns are made before.
-4. COPY deletes the uploaded file. It stays in the stage only if the load of the day fails before; the next attempt
-   overwrites it.
+4. COPY deletes the uploaded file. It stays in the stage only if the load of the day fails before; the next attempt with
+   the same archives overwrites it. Another loader of the same day may have deleted it; then nothing is copied, and the
+   comparison fails.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -168,7 +169,8 @@ class SnowflakeSink:
             raise SinkError(
                 f"could not load {day} into the Snowflake table {table}: {differs}; the day is as before",
                 sink=NAME,
-                hint="check that no policy of the table hides or masks rows from the user, and load again",
+                hint="check that no policy of the table hides or masks rows from the user, and that no other load "
+                "replaces the day at the same time, and load again",
             )
 
 
