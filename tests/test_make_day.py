@@ -1,6 +1,7 @@
 """One day becomes one Parquet file, with every row of its archives."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 
@@ -112,6 +113,14 @@ def test_individuals_are_loaded_alike(tmp_path):
     (row,) = table_of(request.flat)
     assert list(row) == [column.name for column in request.layout.columns]
     assert (row["IndvId"], row["Uid"], row["UserVars"]) == (5, "u", '{"a":[1,2]}')
+
+
+def test_nothing_is_written_once_the_folder_is_gone(tmp_path):
+    """Nobody would remove it: the load of this day is over."""
+    request = replace(request_of(tmp_path, ndjson(CLICK)), scratch=tmp_path / "gone" / "day")
+    with pytest.raises(FileNotFoundError):
+        make_day(request)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_an_altered_archive_is_not_loaded(tmp_path):

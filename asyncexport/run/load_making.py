@@ -7,7 +7,6 @@
 """
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from asyncexport.core.warehouse.choices import QuarantineRule
 from asyncexport.core.warehouse.to_load import DayTask
 from asyncexport.errors import ChangedArchiveError, DayCountError, DayError, OverlapError, StorageError
 from asyncexport.run.load_exports import DayLookup, ExportTables
-from asyncexport.run.load_place import LoadPlace
+from asyncexport.run.load_place import LoadPlace, remove_used
 from asyncexport.warehouse.day_maker import DataDirectRequest, DayMade, DayRequest, Workers
 
 LOOKUPS = 5
@@ -57,7 +56,7 @@ class DayMaking:
             await asyncio.to_thread(_make_folder, folder)
             yield folder
         finally:
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await asyncio.to_thread(remove_used, folder)
 
     async def make(self, tables: ExportTables, task: DayTask, folder: Path) -> tuple[DayTask, DayRequest, DayMade]:
         """Let a worker make a day; return the task, for the archives that it was made from.

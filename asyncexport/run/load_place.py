@@ -1,6 +1,8 @@
 """The load directory: its lock, who may read what is in it, and the place for unfinished files.
 
 1. Unfinished files are in `.spill`, in a folder of each load. What earlier loads left there is removed under the lock.
+   A worker of a Dask scheduler may go on after its load has ended, so a folder is renamed before it is removed: nothing
+   new gets into it.
 2. New files and folders get the access that archives have (`core.access`).
 """
 
@@ -23,6 +25,9 @@ from asyncexport.storage import has_open_archives
 NO_LOCKS = (
     "the file system of {directory} has no working locks: make sure that only one load at a time uses the directory"
 )
+
+OVER = ".over"
+"""The end of the name of a folder that is being removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,9 @@ def load_place(settings: Settings, ledger: LedgerReader) -> Iterator[LoadPlace]:
         works = stack.enter_context(hold_load(directory, directory_mode=access.folder_mode))
         scratch = directory.absolute() / SPILL / f"{socket.gethostname()}-{os.getpid()}"
         try:
-            if works:
-                shutil.rmtree(scratch.parent, ignore_errors=True)
             scratch.parent.mkdir(mode=0o700, exist_ok=True)
-            shutil.rmtree(scratch, ignore_errors=True)
+            for left in list(scratch.parent.iterdir()) if works else [scratch]:
+                remove_used(left)
             scratch.mkdir(mode=0o700)
         except OSError as error:
             raise StorageError(
@@ -73,9 +77,19 @@ def load_place(settings: Settings, ledger: LedgerReader) -> Iterator[LoadPlace]:
         try:
             yield LoadPlace(directory, scratch, access, () if works else (NO_LOCKS.format(directory=directory),))
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            remove_used(scratch)
             with suppress(OSError):
                 scratch.parent.rmdir()
+
+
+def remove_used(folder: Path) -> None:
+    """Remove a folder in which somebody may still be making files (rule 1), or a file."""
+    aside = folder.with_name(f"{folder.name}{OVER}")
+    with suppress(OSError):
+        folder = folder.replace(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.unlink()
 
 
 def _access(settings: Settings, ledger: LedgerReader) -> Access:

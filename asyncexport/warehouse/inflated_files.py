@@ -51,7 +51,9 @@ class InflatedFiles:
             ChangedArchiveError: it is not what the ledger says.
         """
         target = self.folder / archive.path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (self.folder, *(self.folder / one for one in reversed(Path(archive.path).parents[:-1]))):
+            # The folder above is not made: if it is gone, the load is over.
+            folder.mkdir(exist_ok=True)
         gunzip = Gunzip()
         try:
             with target.open("wb") as written:
