@@ -1560,7 +1560,7 @@ def test_status_shows_coverage_by_week(run, service):
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80])
-@pytest.mark.parametrize("command", [("status",), ("doctor",), ("plan", "--start", "2025-12-31")])
+@pytest.mark.parametrize("command", [("status",), ("doctor",), ("plan", "--start", "2025-12-31"), ("load", "--again")])
 def test_results_are_broken_between_words_on_a_narrow_terminal(run, service, command, columns):
     """Only commands are longer than a line; through a pipe, no line is broken."""
     run("-q", *BACKFILL)

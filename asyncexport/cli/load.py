@@ -120,7 +120,7 @@ def _say(session: Session, asked: "Asked", summary: Summary) -> None:
         return
     if summary.error is None or tally.loaded:
         for line in lines:
-            session.say(line)
+            session.say_fitted(line)
     for hint in load_hints(summary):
         session.lines.hint(session.invocation.pasteable(hint))
 
@@ -170,7 +170,7 @@ def _check(session: Session, asked: "Asked", spec: "LoadSpec", *, now: float) ->
         session.lines.hint(f"`{session.invocation.again('load', *again)}` loads them")
     if failures:
         for error in failures[1:]:
-            session.say(f"failed   {error.sink}: {plain(str(error))}")
+            session.say_fitted(f"failed   {error.sink}: {plain(str(error))}")
             session.lines.hint(error.hint)
         return session.summary(exit_of(failures[0]), error=failures[0])
     return session.summary(Exit.PARTIAL if found else Exit.DONE)

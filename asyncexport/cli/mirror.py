@@ -80,7 +80,7 @@ def _say(session: Session, summary: Summary) -> None:
             session.say(f"mirror, exit code {int(summary.exit_code)}: {'; '.join(lines[:3])}")
         return
     for line in lines:
-        session.say(line)
+        session.say_fitted(line)
     for hint in mirror_hints(summary):
         session.lines.hint(session.invocation.pasteable(hint))
 
@@ -113,7 +113,7 @@ def _check(session: Session, settings: "Settings") -> Summary:
             async for one in differences:
                 found.append(one.kind)
                 session.record("unmirrored", path=one.path, problem=one.kind, reason=one.reason)
-                session.say(f"{one.kind:<8} {plain(one.path)}: {plain(one.reason)}")
+                session.say_fitted(f"{one.kind:<8} {plain(one.path)}: {plain(one.reason)}")
 
     run_interruptibly(checked)
     if not session.quiet or found:

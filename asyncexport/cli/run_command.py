@@ -160,7 +160,7 @@ def say_closing(session: "Session", settings: "Settings", spec: "RunSpec", summa
     hung_up = session.signals[:1] == [signal.SIGHUP]
     more = (*load_lines(summary, directory=str(settings.load.directory)), *mirror_lines(summary))
     for line in (*closing_lines(summary, look=look, hung_up=hung_up), *more):
-        session.say(session.invocation.pasteable(line))
+        session.say_fitted(session.invocation.pasteable(line))
     if summary.error is None:
         for hint in _hints(session, spec, summary):
             session.lines.hint(hint)
