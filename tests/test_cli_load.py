@@ -113,6 +113,15 @@ def test_a_check_prints_what_differs(place, capsys):
     assert [(one["sink"], one["date"]) for one in records[:-1]] == [("parquet", date(0)), ("duckdb", date(0))]
 
 
+def test_a_check_loads_nothing_and_says_so(place, capsys):
+    """Options that would make a load do more are refused, instead of being ignored."""
+    assert main(options(place, "--check", "--again", "--scheduler", "tcp://127.0.0.1:1")) == Exit.USAGE
+    said = capsys.readouterr().err
+    assert "--again: cannot be combined with --check" in said
+    assert "--scheduler: cannot be combined with --check" in said
+    assert not place.warehouse.exists()
+
+
 def test_a_check_compares_what_a_view_shows(place, capsys):
     """A view that was dropped shows nothing; the next load makes it, and the check says which command does."""
     assert main(options(place)) == Exit.DONE

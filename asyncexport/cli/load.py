@@ -11,7 +11,7 @@ from asyncexport.cli.signals import AGAIN, run_gracefully
 from asyncexport.core.exits import Exit, exit_of
 from asyncexport.core.summary import Summary
 from asyncexport.display import count_of, days_text, load_hints, load_lines, load_record, plain
-from asyncexport.errors import SinkError
+from asyncexport.errors import Problem, SinkError
 
 if TYPE_CHECKING:
     from asyncexport.cli.options import Asked
@@ -74,7 +74,16 @@ def load(
     with what the ledger leads to; values and archives are not read. The exit code is 0 if all agree, and 3 if not.
     """
     session: Session = ctx.obj
-    asked = read_asked(session, directory=directory, sets=sets, start=start, end=end, success_exits=success_exit)
+    ignored = [name for name, is_given in (("--again", again), ("--scheduler", scheduler)) if check and is_given]
+    asked = read_asked(
+        session,
+        directory=directory,
+        sets=sets,
+        start=start,
+        end=end,
+        success_exits=success_exit,
+        faults=[Problem(name, "cannot be combined with --check, which loads nothing") for name in ignored],
+    )
     from asyncexport.run.load import LoadSpec
     from asyncexport.run.survey import time_at_service
 
