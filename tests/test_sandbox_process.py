@@ -48,7 +48,12 @@ async def started(*flags):
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ASYNCEXPORT_")}
     root = Path(__file__).parent.parent
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "asyncexport", "sandbox", *flags), stdout=pipe, stderr=pipe, env=environ, cwd=root
+        *(sys.executable, "-m", "asyncexport", "sandbox", *flags),
+        stdout=pipe,
+        stderr=pipe,
+        env=environ,
+        cwd=root,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
 
 
@@ -66,7 +71,7 @@ async def running(*flags):
         await process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_it_prints_settings_serves_and_ends(number, tmp_path):
     """Its output is a valid configuration file; a signal ends it with exit code 0, even with hanging connections."""
     async with running("--speed", "60", "--scope", "all", "--fault", "segments:stall") as (process, text):

@@ -157,15 +157,15 @@ def _behaviour(changes: Iterator[tuple[str, Change]]) -> "SandboxBehaviour":
 
 async def _serve(behaviour: "SandboxBehaviour", *, host: str, port: int) -> None:
     import asyncio
-    import signal
 
+    from asyncexport.cli.early_signals import handled
     from asyncexport.core.service.urls import is_loopback
     from asyncexport.errors import ConfigError, Problem
     from asyncexport.sandbox import serving
     from asyncexport.sandbox.matching import settings
 
     stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in handled():
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     if not is_loopback(host):
         typer.echo(

@@ -50,7 +50,7 @@ def load_lines(summary: Summary, *, directory: str) -> list[str]:
     lines = [_first_line(summary, tally)]
     if tally.loaded or tally.rows:
         made = f", {show_bytes(tally.bytes)} of Parquet" if tally.bytes else ""
-        lines.append(f"{show_count(tally.rows)} rows{made}, in {show_duration(tally.seconds)}")
+        lines.append(f"{count_of(tally.rows, 'row', 'rows')}{made}, in {show_duration(tally.seconds)}")
     if tally.rescued:
         rows = count_of(tally.rescued, "row has", "rows have")
         lines.append(f"rescued: {rows} a value that does not fit its column; it is kept in _rescued")

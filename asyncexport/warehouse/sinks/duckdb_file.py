@@ -37,8 +37,8 @@ CREATE TABLE IF NOT EXISTS {qualified(LOADS)} (
 """
 
 _DAMAGED = (
-    "move the file away, with the .wal file beside it if there is one, and run the same command again: what loads put "
-    "into it is made again from the Parquet files"
+    "move the file away, with the .wal file beside it if there is one, and run the same command again: it makes all "
+    "its tables and views again from the Parquet files"
 )
 
 _NO_SPACE_HINT = "free some space, and run the same command again"
