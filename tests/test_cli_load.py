@@ -234,6 +234,8 @@ def test_a_file_of_a_day_without_archives_is_removed_even_if_it_cannot_be_read(p
         (["--start", "soon"], "--start: "),
         (["--to", "postgres"], "load.postgres.dsn: is not set"),
         (["--set", "load.duckdb.path=a?b"], 'load.duckdb.path: must have no "?"'),
+        (["--set", "load.duckdb.path=a\\b"], 'load.duckdb.path: must have no "\\"'),
+        (["--set", "load.directory=a\udcff"], "load.directory: must be UTF-8"),
         (["--set", "load.duckdb.path=.spill/a"], "load.duckdb.path: must not be where files of the load are"),
         (["--to", "snowflake"], "load.snowflake.account: is not set"),
     ],

@@ -168,16 +168,34 @@ def check_sink(settings: Settings, name: SinkName) -> None:
         problem = Problem("load.to", f"{name.value} needs a library that is not installed: {library}")
         raise ConfigError([problem], hint=f"pip install 'asyncexport[{extra}]'")
     match name:
-        case SinkName.DUCKDB if "?" in str((settings.load.directory / settings.load.duckdb.path).absolute()):
-            raise ConfigError(
-                [Problem("load.duckdb.path", 'must have no "?", also in its directory: DuckDB cannot write it')]
-            )
+        case SinkName.PARQUET:
+            _check_path("load.directory", settings.load.directory.absolute(), refused="")
+        case SinkName.DUCKDB:
+            # DuckDB takes a backslash for a slash, and what follows a question mark for options.
+            path = (settings.load.directory / settings.load.duckdb.path).absolute()
+            _check_path("load.duckdb.path", path, refused="?\\")
         case SinkName.POSTGRES:
             load_dsn(settings.load.postgres)
         case SinkName.SNOWFLAKE:
             load_snowflake(settings.load.snowflake)
         case _:
             pass
+
+
+def _check_path(key: str, path: Path, *, refused: str) -> None:
+    """Check whether DuckDB can write to a path.
+
+    Raises:
+        ConfigError: it has one of these characters, or bytes that are not UTF-8.
+    """
+    text = str(path)
+    for one in refused:
+        if one in text:
+            raise ConfigError([Problem(key, f'must have no "{one}", also in its directory: DuckDB cannot write it')])
+    if any("\ud800" <= one <= "\udfff" for one in text):
+        raise ConfigError(
+            [Problem(key, "must be UTF-8, also in the folders above it: DuckDB can write no other names")]
+        )
 
 
 def _is_installed(library: str) -> bool:
