@@ -11,14 +11,20 @@ from dataclasses import replace
 import duckdb
 import pytest
 
+from asyncexport.core.access import Access
 from asyncexport.core.bundles import DAY, Bundle
 from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Definition, Export, Format, Type
 from asyncexport.core.warehouse.tables import DATA_DIRECT, table_name
-from asyncexport.errors import ConfigError, SinkError
-from asyncexport.ledger import hold_load
+from asyncexport.core.warehouse.to_load import DayTask
+from asyncexport.errors import ChangedArchiveError, ConfigError, DayError, SinkError
+from asyncexport.ledger import LedgerReader, hold_load
 from asyncexport.run.load import LoadSpec
 from asyncexport.run.load_check import check_load
+from asyncexport.run.load_exports import DayLookup, exports_to_load
+from asyncexport.run.load_making import TRIES, DayMaking
+from asyncexport.run.load_place import LoadPlace
+from asyncexport.warehouse.day_maker import DayMade, DayRequest, Workers
 from tests.day_making import MIDNIGHT, metadata_of, ndjson, table_of
 from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, event, events
 
@@ -290,6 +296,34 @@ def test_an_archive_that_a_run_replaces_meanwhile_is_looked_up_again(place):
     assert summary.exit_code is Exit.DONE
     check(place)
     assert place.count("loaded") == 0
+
+
+@pytest.mark.parametrize("times", [4, 5])
+async def test_a_day_is_made_again_as_long_as_its_archives_are_replaced(place, tmp_path, times):
+    """A refresh replaces them one after the other. If that does not end, the day fails: the archives are intact."""
+    replaced = 0
+
+    async def make(request: DayRequest) -> DayMade:
+        nonlocal replaced
+        if replaced < times:
+            replaced += 1
+            await place.stored(Arrival((0, 1), events(400, replaced), revision=replaced))
+            raise ChangedArchiveError("its hash differs", path="a")
+        return DayMade({one.path: one.rows for one in request.source.archives})
+
+    with LedgerReader(place.output) as ledger:
+        (tables,) = exports_to_load(place.settings, ledger, ())
+        lookup = DayLookup(ledger)
+        source, _ = await lookup.day(tables, MIDNIGHT)
+        here = LoadPlace(place.warehouse, tmp_path, Access.PRIVATE)
+        making = DayMaking(place.settings, here, Workers(1, make), lookup)
+        work = making.make(tables, DayTask(source, tables.receipts(source), {}), tmp_path)
+        if times == TRIES:
+            with pytest.raises(DayError, match="its archives were replaced 5 times"):
+                await work
+        else:
+            task, _, _ = await work
+            assert task.source.archives[0].revision == times
 
 
 @pytest.mark.may_idle(2.0)

@@ -3,7 +3,8 @@
 1. The rows are counted: a day with more or fewer rows than the ledger says is not published.
 2. If an archive is not the file that the ledger describes, the day is looked up once more: a run may have replaced the
    archive, and records that afterwards. If the ledger says the same as before, and no run is about to change that, the
-   archive was altered.
+   archive was altered. If it says something else, the day is made from that: a refresh replaces the archives of a day
+   one after the other, so this may happen several times.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from asyncexport.errors import ChangedArchiveError, DayCountError, DayError, Ove
 from asyncexport.run.load_exports import DayLookup, ExportTables
 from asyncexport.run.load_place import LoadPlace, remove_used
 from asyncexport.warehouse.day_maker import DataDirectRequest, DayMade, DayRequest, Workers
+
+TRIES = 5
+"""How often a day is made while its archives are replaced."""
 
 LOOKUPS = 5
 """How often a day is looked up while a run exports a part of it again."""
@@ -64,15 +68,20 @@ class DayMaking:
         Raises:
             ChangedArchiveError: an archive is not what the ledger says.
             DayCountError: rows are missing, or there are too many.
-            ExportError: the day cannot be made.
+            ExportError: the day cannot be made, such as one whose archives are replaced all the time.
         """
-        try:
-            request, made = await self._made(tables, task, folder)
-        except ChangedArchiveError as error:
-            task = await self._looked_up(tables, task, error)
-            request, made = await self._made(tables, task, folder)
-        self._check(request, made)
-        return task, request, made
+        for _ in range(TRIES):
+            try:
+                request, made = await self._made(tables, task, folder)
+            except ChangedArchiveError as error:
+                task = await self._looked_up(tables, task, error)
+            else:
+                self._check(request, made)
+                return task, request, made
+        raise DayError(
+            f"its archives were replaced {TRIES} times while it was made",
+            hint="run the same command again when the run that exports them again has ended",
+        )
 
     async def _looked_up(self, tables: ExportTables, task: DayTask, error: ChangedArchiveError) -> DayTask:
         """Look a day up after one of its archives had changed (rule 2).
