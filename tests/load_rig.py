@@ -15,6 +15,7 @@ import duckdb
 
 from asyncexport.config import Settings
 from asyncexport.core.bundles import DAY, Bundle, Range
+from asyncexport.core.exits import Exit
 from asyncexport.core.exports import Export, Format
 from asyncexport.core.health.beside import Beside, BesideKind
 from asyncexport.core.states import Archive, BundleRecord, Ready, Stored
@@ -33,6 +34,9 @@ EVENTS = Export("everyone-events")
 HOUR = 3600
 
 TABLE = "everyone_events"
+
+BROKEN = b'{"UserId": 1]\n'
+"""A line that is no row. Runs store such an archive: they do not parse every row."""
 
 Row = dict[str, Any]
 
@@ -246,6 +250,23 @@ class Arrival:
     def exported_at(self) -> float:
         """When it was exported."""
         return self.range.end + self.exported_after
+
+
+def loaded_and_changed(folder: Path, changes: dict[str, Any]) -> Place:
+    """Return three days that were loaded, and archives that change each: one has other rows, one has none, one is new.
+
+    The day with other rows had a line that was no row.
+    """
+    place = Place(folder, changes=changes)
+    broken = Arrival((0, 1), events(0, 9), content=ndjson(*events(0, 9)) + BROKEN)
+    place.store(broken, Arrival((24, 25), events(20, 5)), Arrival((48, 49), events(40, 5)))
+    assert place.load().exit_code is Exit.PARTIAL
+    place.store(
+        Arrival((0, 1), events(100, 3), revision=1),
+        Arrival((24, 25), [], revision=1),
+        Arrival((72, 73), events(60, 5)),
+    )
+    return place
 
 
 def date(number: int) -> str:

@@ -15,8 +15,7 @@ from asyncexport.core.exits import Exit
 from asyncexport.core.warehouse.tables import DATA_DIRECT
 from tests.day_making import ndjson
 from tests.json_lines import check
-from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events
-from tests.test_load import BROKEN
+from tests.load_rig import BROKEN, EVENTS, TABLE, Arrival, Place, date, events
 from tests.test_load_crash import Pipe
 
 ROOT = Path(__file__).parents[1]

@@ -19,9 +19,8 @@ from asyncexport.warehouse.dask_pool import DaskWaits, dask_pool
 from asyncexport.warehouse.dask_task import versions
 from tests.dask_rig import ROOT, Cluster, cluster, why_not
 from tests.day_making import ndjson, request_of, table_of
-from tests.load_rig import EVENTS, Arrival, Place, date, events
+from tests.load_rig import BROKEN, EVENTS, Arrival, Place, date, events
 from tests.test_cli_load import options
-from tests.test_load import BROKEN
 from tests.test_load_crash import Pipe
 
 pytestmark = [

@@ -26,10 +26,7 @@ from asyncexport.run.load_making import TRIES, DayMaking
 from asyncexport.run.load_place import LoadPlace
 from asyncexport.warehouse.day_maker import DayMade, DayRequest, Workers
 from tests.day_making import MIDNIGHT, metadata_of, ndjson, table_of
-from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, event, events
-
-BROKEN = b'{"UserId": 1]\n'
-"""A line that is no row. Runs store such an archive: they do not parse every row."""
+from tests.load_rig import BROKEN, EVENTS, TABLE, Arrival, Place, date, event, events
 
 TABLES = {"load": {"duckdb": {"tables": True}}}
 """DuckDB has copies of the rows, so that it has records of its own."""

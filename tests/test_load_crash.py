@@ -26,9 +26,8 @@ from asyncexport.run.load_sinks import SinkThread
 from asyncexport.warehouse.faults import translated
 from asyncexport.warehouse.sinks.parquet import ParquetSink
 from asyncexport.warehouse.worker import answer
-from tests.day_making import ndjson
-from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events
-from tests.test_load import BROKEN, TABLES
+from tests.load_rig import EVENTS, TABLE, Arrival, Place, date, events, loaded_and_changed
+from tests.test_load import TABLES
 
 OURS = f"{TABLE}{DATA_DIRECT}"
 
@@ -50,20 +49,8 @@ def drive(place: Place, *boundary: int) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def changed(tmp_path):
-    """A warehouse with three days, and archives that change each: one has other rows, one has none, one is new.
-
-    The day with other rows had a line that was no row.
-    """
-    place = Place(tmp_path / "first", changes=TABLES)
-    broken = Arrival((0, 1), events(0, 9), content=ndjson(*events(0, 9)) + BROKEN)
-    place.store(broken, Arrival((24, 25), events(20, 5)), Arrival((48, 49), events(40, 5)))
-    assert place.load().exit_code is Exit.PARTIAL
-    place.store(
-        Arrival((0, 1), events(100, 3), revision=1),
-        Arrival((24, 25), [], revision=1),
-        Arrival((72, 73), events(60, 5)),
-    )
-    return place
+    """Three days, and archives that change each."""
+    return loaded_and_changed(tmp_path / "first", TABLES)
 
 
 SHARES = 4

@@ -18,11 +18,9 @@ import pytest
 
 from asyncexport.core.exits import Exit
 from asyncexport.core.summary import Summary
-from tests.day_making import ndjson
-from tests.load_rig import TABLE, Arrival, Place, events, rows_of
+from tests.load_rig import TABLE, Place, loaded_and_changed, rows_of
 from tests.power_cut_disk import Disk, Tree, read_tree, write_tree
 from tests.power_cut_fs import PowerCutFs, unavailable_reason
-from tests.test_load import BROKEN
 
 UNAVAILABLE = unavailable_reason()
 
@@ -43,21 +41,8 @@ DAYS = range(4)
 
 @pytest.fixture
 def place(request, tmp_path) -> Place:
-    """Three days that were loaded, and archives that change each: one has other rows, one has none, one is new.
-
-    The day with other rows had a line that was no row.
-    """
-    changes = {"load": {"duckdb": {"tables": request.param}}}
-    made = Place(tmp_path / "place", changes=changes)
-    broken = Arrival((0, 1), events(0, 9), content=ndjson(*events(0, 9)) + BROKEN)
-    made.store(broken, Arrival((24, 25), events(20, 5)), Arrival((48, 49), events(40, 5)))
-    assert made.load().exit_code is Exit.PARTIAL
-    made.store(
-        Arrival((0, 1), events(100, 3), revision=1),
-        Arrival((24, 25), [], revision=1),
-        Arrival((72, 73), events(60, 5)),
-    )
-    return made
+    """Three days, and archives that change each."""
+    return loaded_and_changed(tmp_path / "place", {"load": {"duckdb": {"tables": request.param}}})
 
 
 def with_power_cuts(place: Place, leave_out: str = "") -> Iterator[Tree]:
