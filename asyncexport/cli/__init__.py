@@ -43,8 +43,8 @@ thousand objects that stay alive, and a run creates few reference cycles."""
 
 MIRROR_LIBRARY = "obstore"
 
-LOAD_THREADS = "load-"
-"""What the names of the threads of destinations begin with."""
+DESTINATIONS = "asyncexport.run.load_sinks"
+"""The module that starts threads for destinations."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _are_threads_left() -> bool:
     """Return whether threads of destinations still wait for servers: the load was stopped immediately."""
-    return any(one.name.startswith(LOAD_THREADS) for one in threading.enumerate())
+    module = sys.modules.get(DESTINATIONS)
+    return module is not None and any(one.name.startswith(module.THREADS) for one in threading.enumerate())
 
 
 def _end_process(code: int) -> None:
