@@ -18,6 +18,7 @@ from asyncexport.errors import ConfigError, Problem, StorageError
 
 if TYPE_CHECKING:
     from asyncexport.cli.options import Asked
+    from asyncexport.config import Settings
     from asyncexport.deploy import Deployment, PrintedFile
 
 KEY_FILE = "/etc/asyncexport/api-key"
@@ -117,7 +118,7 @@ def deploy(
         case Target.AIRFLOW:
             files = airflow_files(deployment, start=first)
     _hand_over(session, files, into=into, force=force)
-    _warn(session, asked, target, load=load)
+    _warn(session, asked.settings, deployment, target)
     return session.summary(Exit.DONE)
 
 
@@ -285,27 +286,24 @@ def _write(path: Path, text: str) -> None:
         raise StorageError(f"{path} cannot be written: {reason}", hint="choose a writable location") from error
 
 
-def _warn(session: Session, asked: "Asked", target: Target, *, load: bool) -> None:
+def _warn(session: Session, settings: "Settings", deployment: "Deployment", target: Target) -> None:
     """Name what this shell and this machine have, and a scheduler does not."""
     from asyncexport.config.layers import FILE_VARIABLE, PREFIX
-    from asyncexport.config.needed_variables import needed_variables
     from asyncexport.deploy import ENVIRONMENT_FILE
 
-    settings = asked.settings
-    needed = needed_variables(settings, loads=load)
-    passed = (FILE_VARIABLE, *needed)
+    passed = (FILE_VARIABLE, *deployment.variables)
     variables = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in passed)
     if variables:
         session.lines.hint(
             f"{', '.join(variables)}: set in this shell, but not in the printed files; put the values into the "
             "configuration file"
         )
-    if needed:
+    if deployment.variables:
         place = "the environment of the workers" if target is Target.AIRFLOW else ENVIRONMENT_FILE
-        session.lines.hint(f"the runs need {', '.join(needed)} in their environment: put them into {place}")
+        session.lines.hint(f"the runs need {deployment.named_variables} in their environment: put them into {place}")
     if target is Target.KUBERNETES:
         paths = {"[api] ca_file": settings.api.ca_file, "[metrics] textfile": settings.metrics.textfile}
-        if load:
+        if deployment.load_bytes is not None:
             paths["[load.postgres] dsn_file"] = settings.load.postgres.dsn_file
             paths["[load.snowflake] key_file"] = settings.load.snowflake.key_file
         for setting, path in paths.items():
