@@ -8,6 +8,7 @@ import re
 
 from obstore import exceptions
 
+from asyncexport.core.mirror.environment import VARIABLES
 from asyncexport.errors import CutAnswerError, MirrorError, OddNameError
 
 STATUS = re.compile(r"non-2xx status code: (\d{3})")
@@ -16,13 +17,6 @@ CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
 
 NO_KEY = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity")
 """Parts of the URLs that are asked for a key on a machine in the cloud, if the environment has none."""
-
-VARIABLES = {
-    "s3": "AWS_ACCESS_KEY_ID and so on",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
-    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
-}
-"""The variables with the key, by the scheme of the URL."""
 
 AGAIN = "the next run or `mirror` tries again"
 
@@ -114,8 +108,9 @@ def no_key(tried: str, url: str) -> MirrorError:
 
 def key_hint(url: str) -> str:
     """Say where the key for a URL is looked for."""
-    variables = VARIABLES.get(url.partition(":")[0], "")
-    return f"check the key in the environment ({variables}), its rights, and [output] mirror"
+    names = VARIABLES.get(url.partition(":")[0], ())
+    said = f"{names[0]} and so on" if len(names) > 2 else " and ".join(names)
+    return f"check the key in the environment ({said}), its rights, and [output] mirror"
 
 
 def _said(what: str, status: str, code: str) -> str:

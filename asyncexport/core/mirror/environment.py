@@ -13,6 +13,15 @@ ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_MET
 
 KEY, SECRET = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
 
+GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
+
+VARIABLES = {
+    "s3": (KEY, SECRET, "AWS_REGION"),
+    "gs": (GOOGLE,),
+    "az": ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"),
+}
+"""What an object store usually needs, by the scheme of its URL."""
+
 IN_HEADERS = (KEY, SECRET, "AWS_SESSION_TOKEN", "AWS_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION", *ENDPOINTS)
 """Variables whose values become parts of requests."""
 
