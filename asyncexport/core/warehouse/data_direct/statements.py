@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import orjson
 
 from asyncexport.core.warehouse.choices import Identify
-from asyncexport.core.warehouse.columns import ColumnKind, custom_column
+from asyncexport.core.warehouse.columns import EVENT_VARIABLE, ColumnKind, custom_column
 from asyncexport.core.warehouse.data_direct.columns import COLUMNS, RECIPE_VERSION
 from asyncexport.core.warehouse.data_direct.json_members import json_name
 from asyncexport.core.warehouse.data_direct.mapping import (
@@ -49,9 +49,8 @@ TABLES = (
 )
 """The tables that Python fills."""
 
-EVENT_VARIABLES = "evt_"
-USER_VARIABLES = "user_"
-"""The prefixes of the custom variables that events show. Those of pages have no place in the Data Direct table."""
+USER_VARIABLE = "user_"
+"""The prefix of a user's variables. Those of pages have no place in the Data Direct table."""
 
 _LEFT_OUT = (
     f"coalesce({flat('EventType')} IN ({', '.join(map(literal, LEFT_OUT))}) OR ({flat('EventType')} = 'request' "
@@ -130,11 +129,11 @@ def variables(columns: Iterable[str]) -> str:
         columns: The columns of the flat table. Custom variables among them are not in `vars`; they are in the second
             object.
     """
-    own = [_member(name) for name in columns if name.startswith((EVENT_VARIABLES, USER_VARIABLES))]
+    own = [_member(name) for name in columns if name.startswith((EVENT_VARIABLE, USER_VARIABLE))]
     members = f"'{{' || concat_ws(',', {', '.join(own)}) || '}}'" if own else "NULL"
     showing = {
-        EVENT_VARIABLES: f"{flat('EventType')} = 'custom'",
-        USER_VARIABLES: f"{flat('EventType')} = 'uservar' "
+        EVENT_VARIABLE: f"{flat('EventType')} = 'custom'",
+        USER_VARIABLE: f"{flat('EventType')} = 'uservar' "
         f"OR {flat('event_id')} IN (SELECT identified_by FROM sessions WHERE identified_by IS NOT NULL)",
     }
     return " UNION ALL ".join(
@@ -215,7 +214,7 @@ def _events() -> str:
         event_id=flat("event_id"),
         event_time=flat("EventStart"),
         event_type=f"CASE {type_} {types} ELSE {type_} END",
-        variables=f"CASE {type_} WHEN 'custom' THEN {literal(EVENT_VARIABLES)} ELSE {literal(USER_VARIABLES)} END",
+        variables=f"CASE {type_} WHEN 'custom' THEN {literal(EVENT_VARIABLE)} ELSE {literal(USER_VARIABLE)} END",
         properties=f"CASE WHEN {type_} IN ({empty}) THEN NULL "
         f"ELSE CASE {type_} {properties} ELSE {_properties(OTHER_TYPES)} END END",
         rest=f"WHERE NOT {_LEFT_OUT}",
@@ -234,7 +233,7 @@ def _made_up() -> str:
         event_id=f"'ax1i-' || md5('[' || {parts} || ']')",
         event_time="sessions.first_time",
         event_type=literal(IDENTIFY.name),
-        variables=literal(USER_VARIABLES),
+        variables=literal(USER_VARIABLE),
         properties=_properties(IDENTIFY.properties),
         rest=f"JOIN sessions ON sessions.identified_by = {flat('event_id')}",
     )
