@@ -104,10 +104,8 @@ class FetchFailures:
         failure = failure_of(call, error)
         failures = attempts.failed(failure, now=self._call_turns.now(), received=file.download.received)
         self._report(file, failure, error)
-        refusal, repeated = (
-            self._call_turns.refusals.ongoing(file.name, call),
-            self._rows.repeated(record.bundle, error),
-        )
+        refusal = self._call_turns.refusals.ongoing(file.name, call)
+        repeated = self._rows.repeated(record.bundle, error)
         life_seconds = NO_EXPORT_SECONDS if isinstance(error, NoExportError) else EXPORT_LIFE_SECONDS
         known = Facts(
             has_worked=file.export.ever_stored,

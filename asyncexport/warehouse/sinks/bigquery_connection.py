@@ -94,10 +94,8 @@ def translated(doing: str, error: Exception) -> SinkError:
     """Return an error of the client in our words."""
     match error:
         case GoogleAPICallError():
-            said, hint = (
-                _said(error),
-                REASONS.get(_details(error).get("reason", "")) or HINTS.get(int(error.code or 0), ""),
-            )
+            said = _said(error)
+            hint = REASONS.get(_details(error).get("reason", "")) or HINTS.get(int(error.code or 0), "")
         case DefaultCredentialsError():
             said, hint = "there are no credentials", CREDENTIALS
         case GoogleAuthError():
