@@ -301,6 +301,19 @@ class _Asked:
             raise ConfigError(problems)
 
 
+async def settings_or_found(settings: Settings | None) -> Settings:
+    """Return the settings of a caller of `load` or `mirror_archives`. None: those that `load_settings()` finds.
+
+    Raises:
+        ConfigError: they are something else, or cannot be loaded.
+    """
+    if settings is None:
+        return await asyncio.to_thread(load_settings)
+    if not isinstance(settings, Settings):
+        raise ConfigError([Problem("settings", "expected the result of load_settings()")])
+    return settings
+
+
 async def _read(
     settings: Settings | None,
     exports: Sequence[str],

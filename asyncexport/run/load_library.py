@@ -8,7 +8,7 @@ from asyncexport.core.summary import Summary
 from asyncexport.core.warehouse.load_events import LoadEvent, LoadListener
 from asyncexport.engine.scheduler import Stop
 from asyncexport.errors import ConfigError, Problem
-from asyncexport.run.library import load_settings
+from asyncexport.run.library import settings_or_found
 from asyncexport.run.load import LoadSpec
 from asyncexport.run.load import load as load_days
 from asyncexport.run.moments import Moment, read_range
@@ -45,10 +45,7 @@ async def load(
     Raises:
         ConfigError: the settings or the arguments are wrong, or a library is missing.
     """
-    if settings is None:
-        settings = await asyncio.to_thread(load_settings)
-    if not isinstance(settings, Settings):
-        raise ConfigError([Problem("settings", "expected the result of load_settings()")])
+    settings = await settings_or_found(settings)
     problems: list[Problem] = []
     first, last = read_range(start, end, problems)
     if problems:

@@ -1,13 +1,10 @@
 """`mirror` for programs: what the command does, without printing anything. `asyncexport.mirror` is a package."""
 
-import asyncio
-
 from asyncexport.config import Settings
 from asyncexport.core.mirror.tally import MirrorListener
 from asyncexport.core.summary import Summary
 from asyncexport.engine.scheduler import Stop
-from asyncexport.errors import ConfigError, Problem
-from asyncexport.run.library import load_settings
+from asyncexport.run.library import settings_or_found
 from asyncexport.run.mirror import ignore, mirror
 
 
@@ -25,8 +22,5 @@ async def mirror_archives(
         ConfigError: no mirror is set, the settings or the variables of the object store are wrong, or a library is
             missing.
     """
-    if settings is None:
-        settings = await asyncio.to_thread(load_settings)
-    if not isinstance(settings, Settings):
-        raise ConfigError([Problem("settings", "expected the result of load_settings()")])
+    settings = await settings_or_found(settings)
     return await mirror(settings, stop=stop, on_event=on_event)
